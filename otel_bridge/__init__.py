@@ -1,0 +1,1 @@
+"""Inspect AI evaluations as OpenTelemetry traces. Knows nothing of MLflow."""
