@@ -1,0 +1,1 @@
+"""Real servers, a real `inspect eval` and an OTLP sink for the tests."""
