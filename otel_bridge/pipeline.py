@@ -1,0 +1,384 @@
+"""Where spans go: a TracerProvider of our own, and destinations that can't hurt each other.
+
+OpenTelemetry's BatchSpanProcessor drops the oldest spans of a full queue, ignores the timeout of
+a flush, reports no failure, and makes a process wait for a dead collector at exit. A
+`Destination` keeps to what an evaluation needs instead: its own thread, a queue bounded by bytes,
+batches bounded by bytes, a flush that ends when it was told to, and a count of what arrived.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from opentelemetry.context import (
+    _SUPPRESS_INSTRUMENTATION_KEY,  # the SDK's own processors set it; there is no public name
+    Context,
+    attach,
+    set_value,
+)
+from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+from opentelemetry.sdk.trace import ReadableSpan, Span, SpanLimits, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+
+from otel_bridge.tracer import GivenIds
+
+QUEUE_BYTES = 64 * 1024 * 1024
+BATCH_BYTES = 3 * 1024 * 1024
+"""Below the 4 MiB that a Collector's gRPC receiver takes."""
+BATCH_SPANS = 512
+BATCH_DELAY = 1.0
+"""Seconds that a span waits for others at the most."""
+
+_EXPORTER_LOGGERS = (
+    "opentelemetry.exporter.otlp.common.http",
+    "opentelemetry.exporter.otlp.proto.grpc.exporter",
+    "opentelemetry.exporter.otlp.proto.grpc.trace_exporter",
+    "opentelemetry.exporter.otlp.proto.http._common",
+    "opentelemetry.exporter.otlp.proto.http.trace_exporter",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What became of the spans for one destination, in numbers of spans."""
+
+    destination: str
+    delivered: int
+    lost: int
+    reason: str | None = None
+    """Why the first of the lost ones was lost."""
+
+
+class Destination(SpanProcessor):
+    """Delivers ended spans to one exporter, on a thread of its own.
+
+    `open` makes the exporter; it is called on that thread and may take its time. `on_trouble` is
+    called once, on that thread, when the first batch is lost. With `wait_for_room`, ending a span
+    waits while the queue is full (for senders that can wait); else the span is counted as lost.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        open: Callable[[], SpanExporter],
+        *,
+        on_trouble: Callable[[str, str], None] | None = None,
+        wait_for_room: bool = False,
+        queue_bytes: int = QUEUE_BYTES,
+        batch_bytes: int = BATCH_BYTES,
+        batch_spans: int = BATCH_SPANS,
+        batch_delay: float = BATCH_DELAY,
+    ) -> None:
+        self.name = name
+        self._open = open
+        self._on_trouble = on_trouble
+        self._wait_for_room = wait_for_room
+        self._queue_bytes = queue_bytes
+        self._batch_bytes = batch_bytes
+        self._batch_spans = batch_spans
+        self._batch_delay = batch_delay
+        self._changed = threading.Condition()
+        self._queue: deque[tuple[ReadableSpan, int]] = deque()
+        self._queued_bytes = 0
+        self._in_flight = 0
+        self._flush_by: float | None = None
+        self._closed = False
+        self._dead = False
+        self._delivered = 0
+        self._lost = 0
+        self._reason: str | None = None
+        self._exporter: SpanExporter | None = None
+        self._thread = threading.Thread(target=self._run, name=f"inspect-spans {name}", daemon=True)
+        self._thread.start()
+
+    # --- SpanProcessor -------------------------------------------------------------------------
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        """Nothing: spans are started and ended in one go."""
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """Queue an ended span."""
+        size = span_bytes(span)
+        with self._changed:
+            if self._wait_for_room:
+                while self._full(size) and not self._dead and not self._closed:
+                    self._changed.wait(0.5)
+            if self._dead or self._closed:
+                self._lose(1, self._reason or "the destination is closed")
+                return
+            if self._full(size):
+                self._lose(1, f"more than {self._queue_bytes // 1024 // 1024} MB were waiting")
+                return
+            self._queue.append((span, size))
+            self._queued_bytes += size
+            if len(self._queue) == 1 or self._batch_ready():
+                self._changed.notify_all()
+
+    def force_flush(self, timeout_millis: int = 30000) -> bool:
+        """Send what is queued now. True if nothing is left after at most `timeout_millis`."""
+        deadline = time.monotonic() + timeout_millis / 1000
+        with self._changed:
+            self._flush_by = max(deadline, self._flush_by or 0)
+            self._changed.notify_all()
+            while self._queue or self._in_flight:
+                remaining = deadline - time.monotonic()
+                if remaining <= 0:
+                    return False
+                self._changed.wait(remaining)
+            return True
+
+    def shutdown(self) -> None:
+        """Stop at once; what is still queued counts as lost. Use `force_flush` before."""
+        with self._changed:
+            if self._closed:
+                return
+            self._closed = True
+            left = len(self._queue) + self._in_flight
+            self._queue.clear()
+            self._queued_bytes = 0
+            if left:
+                self._lose(left, "the time to wait for it was over")
+                self._in_flight = 0
+            self._changed.notify_all()
+        self._thread.join(timeout=1.0)
+
+    # --- what became of it ---------------------------------------------------------------------
+
+    def delivery(self) -> Delivery:
+        """The counts so far."""
+        with self._changed:
+            return Delivery(self.name, self._delivered, self._lost, self._reason)
+
+    # --- the thread ----------------------------------------------------------------------------
+
+    def _full(self, size: int) -> bool:
+        return bool(self._queue) and self._queued_bytes + size > self._queue_bytes
+
+    def _batch_ready(self) -> bool:
+        return len(self._queue) >= self._batch_spans or self._queued_bytes >= self._batch_bytes
+
+    def _lose(self, count: int, reason: str) -> None:
+        self._lost += count
+        if self._reason is None:
+            self._reason = reason
+
+    def _run(self) -> None:
+        attach(set_value(_SUPPRESS_INSTRUMENTATION_KEY, True))
+        errors = _ExporterErrors()
+        with errors:
+            try:
+                self._exporter = self._open()
+            except Exception as error:  # the boundary of the thread: reported, spans counted
+                self._die(f"{type(error).__name__}: {error}")
+                return
+            pause = 0.0
+            while True:
+                batch = self._next_batch(pause)
+                if batch is None:
+                    break
+                reason = self._export(batch, errors)
+                with self._changed:
+                    if not self._closed:
+                        if reason is None:
+                            self._delivered += len(batch)
+                        else:
+                            self._lose(len(batch), reason)
+                    self._in_flight = 0
+                    self._changed.notify_all()
+                pause = 0.0 if reason is None else min(max(1.0, pause * 2), 30.0)
+                if reason is not None:
+                    self._tell(reason)
+            self._exporter.shutdown()
+
+    def _next_batch(self, pause: float) -> list[ReadableSpan] | None:
+        """The next spans to send; None when there is nothing more to do."""
+        with self._changed:
+            waited_from = time.monotonic()
+            while True:
+                if self._closed:
+                    return None
+                flushing = self._flush_by is not None and time.monotonic() < self._flush_by
+                waited = time.monotonic() - waited_from
+                if self._queue:
+                    full = self._batch_ready() or waited >= self._batch_delay
+                    if flushing or (full and waited >= pause):
+                        break
+                    self._changed.wait(max(0.01, max(self._batch_delay, pause) - waited))
+                else:
+                    self._changed.wait()
+                    waited_from = time.monotonic()
+            batch: list[ReadableSpan] = []
+            size = 0
+            while self._queue and len(batch) < self._batch_spans:
+                span, span_size = self._queue[0]
+                if batch and size + span_size > self._batch_bytes:
+                    break
+                self._queue.popleft()
+                batch.append(span)
+                size += span_size
+            self._queued_bytes -= size
+            self._in_flight = len(batch)
+            self._changed.notify_all()
+            return batch
+
+    def _export(self, batch: Sequence[ReadableSpan], errors: _ExporterErrors) -> str | None:
+        """Send a batch. Returns why it failed, None if it did not."""
+        assert self._exporter is not None
+        errors.last = None
+        try:
+            result = self._exporter.export(batch)
+        except Exception as error:  # the boundary of the thread: reported, spans counted
+            return f"{type(error).__name__}: {error}"
+        if result is SpanExportResult.SUCCESS:
+            return None
+        return errors.last or "the exporter failed without saying why"
+
+    def _die(self, reason: str) -> None:
+        with self._changed:
+            self._dead = True
+            self._reason = reason
+            self._lost += len(self._queue)
+            self._queue.clear()
+            self._queued_bytes = 0
+            self._changed.notify_all()
+        self._tell(reason)
+
+    def _tell(self, reason: str) -> None:
+        tell, self._on_trouble = self._on_trouble, None
+        if tell is not None:
+            tell(self.name, reason)
+
+
+class _ExporterErrors(logging.Filter):
+    """Keeps what an exporter logs on this thread, and keeps it from the log.
+
+    The exporters say what went wrong only there, once per batch; it is reported once, by us.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last: str | None = None
+        self._thread = threading.get_ident()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.thread != self._thread:
+            return True
+        if record.levelno >= logging.ERROR or self.last is None:
+            self.last = record.getMessage()
+        return False
+
+    def __enter__(self) -> None:
+        for name in _EXPORTER_LOGGERS:
+            logging.getLogger(name).addFilter(self)
+
+    def __exit__(self, *_: object) -> None:
+        for name in _EXPORTER_LOGGERS:
+            logging.getLogger(name).removeFilter(self)
+
+
+def span_bytes(span: ReadableSpan) -> int:
+    """About how many bytes a span takes when encoded."""
+    size = 200 + len(span.name)
+    for attributes in (span.attributes, *(event.attributes for event in span.events)):
+        for key, value in (attributes or {}).items():
+            size += len(key) + 16
+            if isinstance(value, str):
+                size += len(value) if value.isascii() else 3 * len(value)
+            elif isinstance(value, Sequence):
+                size += sum(len(item) + 8 for item in value if isinstance(item, str))
+    return size + 64 * len(span.events)
+
+
+# --- provider and OTLP exporter, as the OTEL_* variables say ----------------------------------
+
+_LIMITS = {
+    "max_span_attributes": ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "OTEL_ATTRIBUTE_COUNT_LIMIT"),
+    "max_events": ("OTEL_SPAN_EVENT_COUNT_LIMIT",),
+    "max_links": ("OTEL_SPAN_LINK_COUNT_LIMIT",),
+    "max_event_attributes": ("OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT", "OTEL_ATTRIBUTE_COUNT_LIMIT"),
+    "max_link_attributes": ("OTEL_LINK_ATTRIBUTE_COUNT_LIMIT", "OTEL_ATTRIBUTE_COUNT_LIMIT"),
+}
+
+
+def tracer_provider(destinations: Sequence[SpanProcessor]) -> TracerProvider:
+    """A provider of our own: resource, sampler and limits from OTEL_*, ids as they are given.
+
+    The SDK's default limits, beyond which it drops the oldest attributes and events without a
+    word, are lifted unless a variable sets them.
+    """
+    limits = {
+        name: SpanLimits.UNSET
+        for name, variables in _LIMITS.items()
+        if not any(os.environ.get(variable) for variable in variables)
+    }
+    resource = Resource.create()
+    if str(resource.attributes.get(SERVICE_NAME, "")).startswith("unknown_service"):
+        resource = resource.merge(Resource({SERVICE_NAME: "inspect_ai"}))
+    provider = TracerProvider(
+        resource=resource,
+        id_generator=GivenIds(),
+        span_limits=SpanLimits(**limits),
+        shutdown_on_exit=False,
+    )
+    for destination in destinations:
+        provider.add_span_processor(destination)
+    return provider
+
+
+@dataclass(frozen=True, slots=True)
+class OtlpTarget:
+    """An OTLP endpoint that the OTEL_EXPORTER_OTLP_* variables name."""
+
+    protocol: str
+    traces_url: str
+    """The address for http/protobuf, with its path; for grpc, the endpoint as given."""
+
+    def open(self) -> SpanExporter:
+        """Make the exporter. It reads headers, timeout, TLS and compression from OTEL_* itself."""
+        if self.protocol == "grpc":
+            from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import (
+                OTLPSpanExporter as GrpcExporter,
+            )
+
+            return GrpcExporter()
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import (
+            OTLPSpanExporter as HttpExporter,
+        )
+
+        return HttpExporter()
+
+
+def otlp_target(environ: Mapping[str, str] = os.environ) -> OtlpTarget | None:
+    """The OTLP endpoint of the environment; None if there is none.
+
+    Raises ValueError for a protocol that is not http/protobuf or grpc.
+    """
+    if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return None
+    if environ.get("OTEL_TRACES_EXPORTER", "").strip().lower() == "none":
+        return None
+    traces = environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "").strip()
+    base = environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", "").strip()
+    if not traces and not base:
+        return None
+    protocol, variable = "http/protobuf", ""
+    for variable in ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"):
+        if environ.get(variable, "").strip():
+            protocol = environ[variable].strip().lower()
+            break
+    if protocol not in ("http/protobuf", "grpc"):
+        raise ValueError(f"{variable}={protocol!r}: accepted are 'http/protobuf' and 'grpc'")
+    if protocol == "grpc" or traces:
+        return OtlpTarget(protocol, traces or base)
+    return OtlpTarget(protocol, base.rstrip("/") + "/v1/traces")
+
+
+def sdk_disabled(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether OTEL_SDK_DISABLED turns all tracing off."""
+    return environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"

@@ -1,0 +1,1048 @@
+"""SpanData, and one pure function per kind of Inspect event that describes it."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from otel_bridge import ids
+from otel_bridge import semconv as sc
+from otel_bridge.messages import output_to_genai, tools_to_genai
+from otel_bridge.values import Capture, clean_text, strip_media, to_json
+
+if TYPE_CHECKING:
+    from inspect_ai.event import Event, ModelEvent, SandboxEvent, SubtaskEvent, ToolEvent
+    from inspect_ai.log import EvalError, EvalLog, EvalRetryError, EvalSample, EvalSpec
+    from inspect_ai.model import GenerateConfig, ModelUsage
+    from inspect_ai.scorer import Score
+
+AttributeValue = str | bool | int | float | Sequence[str]
+Scope = Literal["run", "sample"]
+ScopeSetting = Literal["run", "sample", "auto"]
+
+AUTO_SCOPE_LIMIT: Final = 10
+"""In scope `auto`, tasks of at most this many sample executions stay in the run's trace."""
+
+
+@dataclass(frozen=True, slots=True)
+class EventData:
+    """Something that happened at one moment inside a span. `time_ns` is Unix time."""
+
+    name: str
+    time_ns: int
+    attributes: Mapping[str, AttributeValue]
+
+
+@dataclass(frozen=True, slots=True)
+class LinkData:
+    """A reference to a span of another trace."""
+
+    trace_id: int
+    span_id: int
+    attributes: Mapping[str, AttributeValue] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SpanData:
+    """A finished span, described. `start_ns` and `end_ns` are Unix times in nanoseconds."""
+
+    name: str
+    trace_id: int
+    span_id: int
+    parent_id: int | None
+    start_ns: int
+    end_ns: int
+    attributes: Mapping[str, AttributeValue]
+    kind: Literal["internal", "client"] = "internal"
+    status: Literal["unset", "ok", "error"] = "unset"
+    status_message: str | None = None
+    events: Sequence[EventData] = ()
+    links: Sequence[LinkData] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRef:
+    """Which run and task a span belongs to, and in which trace the task's samples stand."""
+
+    run_id: str
+    eval_id: str
+    task: str
+    model: str
+    scope: Scope
+
+    @classmethod
+    def of(cls, spec: EvalSpec, scope: ScopeSetting) -> TaskRef:
+        """The reference for a task, with scope `auto` resolved from its sample count."""
+        if scope == "auto":
+            scope = "run" if sample_executions(spec) <= AUTO_SCOPE_LIMIT else "sample"
+        return cls(
+            run_id=spec.run_id or spec.eval_id or spec.created,
+            eval_id=spec.eval_id or spec.created,
+            task=spec.task,
+            model=spec.model,
+            scope=scope,
+        )
+
+    @property
+    def run_trace_id(self) -> int:
+        """Trace of the run; its samples stand in it in scope `run`."""
+        return ids.trace_id(self.run_id)
+
+    @property
+    def run_span_id(self) -> int:
+        """Root span of the run's trace."""
+        return ids.span_id(self.run_id, "run")
+
+    @property
+    def span_id(self) -> int:
+        """The task's span."""
+        return ids.span_id(self.run_id, "task", self.eval_id)
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRef:
+    """Which sample a span belongs to. `key` is the sample's uuid, or what stands in for it."""
+
+    task: TaskRef
+    key: str
+    id: int | str
+    epoch: int
+
+    @property
+    def trace_id(self) -> int:
+        """The trace in which the sample stands."""
+        if self.task.scope == "run":
+            return self.task.run_trace_id
+        return ids.trace_id(self.key)
+
+    @property
+    def span_id(self) -> int:
+        """The sample's span."""
+        return ids.span_id(self.key, "sample")
+
+    def child_id(self, key: str) -> int:
+        """Span id of an Inspect span or event inside this sample."""
+        return ids.span_id(self.key, key)
+
+
+def sample_executions(spec: EvalSpec) -> int:
+    """How many times a task runs a sample: samples x epochs."""
+    samples = len(spec.dataset.sample_ids or ()) or spec.dataset.samples or 0
+    return samples * (spec.config.epochs or 1)
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+
+
+def to_ns(time: datetime) -> int:
+    """Unix time in nanoseconds, exact to the microsecond."""
+    if time.tzinfo is None:
+        time = time.replace(tzinfo=timezone.utc)
+    return (time - _EPOCH) // timedelta(microseconds=1) * 1000
+
+
+def iso_to_ns(text: str | None) -> int | None:
+    """Unix time in nanoseconds of an ISO 8601 text, None for an empty or unreadable one."""
+    if not text:
+        return None
+    try:
+        return to_ns(datetime.fromisoformat(text.replace("Z", "+00:00")))
+    except ValueError:
+        return None
+
+
+# --- run, task, sample ------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Extent:
+    """The time that something covers: widened by all that lies inside it."""
+
+    start_ns: int | None = None
+    end_ns: int | None = None
+
+    def cover(self, start_ns: int | None, end_ns: int | None) -> None:
+        """Widen so that the given moments lie inside; None says nothing."""
+        for ns in (start_ns, end_ns):
+            if ns is not None:
+                self.start_ns = ns if self.start_ns is None else min(self.start_ns, ns)
+                self.end_ns = ns if self.end_ns is None else max(self.end_ns, ns)
+
+    @property
+    def ns(self) -> tuple[int, int]:
+        """Start and end; the epoch where nothing was covered."""
+        return self.start_ns or 0, self.end_ns or self.start_ns or 0
+
+
+RUN_FAILED: Final = ("error", "cancelled")
+
+
+def run_span(
+    task: TaskRef,
+    tasks: Sequence[str],
+    statuses: Sequence[str],
+    extent: Extent,
+    *,
+    eval_set_id: str | None = None,
+    error: BaseException | None = None,
+    capture: Capture,
+) -> SpanData:
+    """The root of a run's trace. `statuses` are the final statuses of its tasks."""
+    start, end = extent.ns
+    attributes: dict[str, AttributeValue] = {
+        sc.INSPECT_KIND: "run",
+        sc.OPENINFERENCE_SPAN_KIND: "CHAIN",
+        sc.INSPECT_RUN_ID: task.run_id,
+        sc.INSPECT_RUN_TASKS: list(tasks),
+    }
+    if eval_set_id:
+        attributes[sc.INSPECT_EVAL_SET_ID] = eval_set_id
+    failed = next((s for s in statuses if s in RUN_FAILED), None)
+    if error is not None:
+        failed = "cancelled" if _is_cancellation(type(error).__name__) else "error"
+    events: list[EventData] = []
+    message = None
+    if failed:
+        message = "cancelled" if failed == "cancelled" else "a task failed"
+        attributes[sc.ERROR_TYPE] = type(error).__name__ if error is not None else failed
+    if error is not None:
+        events.append(_exception(type(error).__name__, str(error), None, end, capture))
+    return SpanData(
+        name=f"eval_run {', '.join(dict.fromkeys(tasks))}".strip(),
+        trace_id=task.run_trace_id,
+        span_id=task.run_span_id,
+        parent_id=None,
+        start_ns=start,
+        end_ns=end,
+        attributes=attributes,
+        status="error" if failed else "ok",
+        status_message=message,
+        events=events,
+    )
+
+
+_SUITE_STATUS = {"success": "success", "error": "failure", "cancelled": "aborted"}
+
+
+def task_span(task: TaskRef, log: EvalLog, extent: Extent, capture: Capture) -> SpanData:
+    """The span of a task, from the header of its log."""
+    spec = log.eval
+    extent.cover(iso_to_ns(log.stats.started_at), iso_to_ns(log.stats.completed_at))
+    start, end = extent.ns
+    attributes: dict[str, AttributeValue] = {
+        sc.INSPECT_KIND: "task",
+        sc.OPENINFERENCE_SPAN_KIND: "CHAIN",
+        sc.TEST_SUITE_NAME: spec.task,
+        sc.TEST_SUITE_RUN_STATUS: _SUITE_STATUS.get(log.status, "in_progress"),
+        sc.INSPECT_RUN_ID: task.run_id,
+        sc.INSPECT_EVAL_ID: task.eval_id,
+        sc.INSPECT_TASK_ID: spec.task_id,
+        sc.INSPECT_TASK: spec.task,
+        sc.INSPECT_TASK_VERSION: str(spec.task_version),
+        sc.INSPECT_TASK_STATUS: log.status,
+        sc.INSPECT_MODEL: spec.model,
+        sc.INSPECT_EPOCHS: spec.config.epochs or 1,
+    }
+    optional = {
+        sc.INSPECT_EVAL_SET_ID: spec.eval_set_id,
+        sc.INSPECT_TASK_FILE: spec.task_file,
+        sc.INSPECT_DATASET_NAME: spec.dataset.name,
+        sc.INSPECT_DATASET_SAMPLES: spec.dataset.samples,
+        sc.INSPECT_SOLVER: spec.solver or ", ".join(s.solver for s in log.plan.steps),
+        sc.INSPECT_TAGS: spec.tags,
+        sc.INSPECT_VERSION: spec.packages.get("inspect_ai"),
+    }
+    attributes |= {key: value for key, value in optional.items() if value}
+    if capture.content:
+        for key, value in (
+            (sc.INSPECT_TASK_ARGS, spec.task_args_passed),
+            (sc.INSPECT_METADATA, spec.metadata),
+        ):
+            if value:
+                attributes[key] = _json(value, capture)
+    if log.results:
+        attributes[sc.INSPECT_SAMPLES_TOTAL] = log.results.total_samples
+        attributes[sc.INSPECT_SAMPLES_COMPLETED] = log.results.completed_samples
+        for score in log.results.scores:
+            for name, metric in score.metrics.items():
+                key = f"{sc.INSPECT_METRIC_PREFIX}{score.name}.{name}"
+                if key in attributes and score.reducer:
+                    key = f"{sc.INSPECT_METRIC_PREFIX}{score.name}.{score.reducer}.{name}"
+                if math.isfinite(metric.value):
+                    attributes[key] = float(metric.value)
+    events: list[EventData] = []
+    message = None
+    if log.error is not None:
+        kind, event = _eval_error(log.error, end, capture)
+        attributes[sc.ERROR_TYPE] = kind
+        events.append(event)
+        message = _first_line(log.error.message, capture)
+    elif log.status in RUN_FAILED:
+        attributes[sc.ERROR_TYPE] = message = log.status
+    return SpanData(
+        name=f"task {spec.task}",
+        trace_id=task.run_trace_id,
+        span_id=task.span_id,
+        parent_id=task.run_span_id,
+        start_ns=start,
+        end_ns=end,
+        attributes=attributes,
+        status="error" if log.status in RUN_FAILED else "ok",
+        status_message=message,
+        events=events,
+    )
+
+
+def sample_span(
+    ref: SampleRef,
+    sample: EvalSample | None,
+    extent: Extent,
+    *,
+    attempt: int,
+    instants: Sequence[EventData],
+    event_order: Sequence[str],
+    capture: Capture,
+) -> SpanData:
+    """The span of a sample, from the finished sample (None: it never finished)."""
+    start, end = extent.ns
+    attributes: dict[str, AttributeValue] = {
+        sc.INSPECT_KIND: "sample",
+        sc.OPENINFERENCE_SPAN_KIND: "CHAIN",
+        sc.TEST_CASE_NAME: clean_text(str(ref.id), capture.max_value_bytes),
+        sc.INSPECT_RUN_ID: ref.task.run_id,
+        sc.INSPECT_EVAL_ID: ref.task.eval_id,
+        sc.INSPECT_TASK: ref.task.task,
+        sc.INSPECT_MODEL: ref.task.model,
+        sc.INSPECT_SAMPLE_ID: clean_text(str(ref.id), capture.max_value_bytes),
+        sc.INSPECT_SAMPLE_UUID: ref.key,
+        sc.INSPECT_SAMPLE_EPOCH: ref.epoch,
+        sc.INSPECT_SAMPLE_ATTEMPT: attempt,
+        sc.INSPECT_SAMPLE_EVENT_ORDER: to_json(list(event_order), capture.max_value_bytes),
+    }
+    events = list(instants)
+    status: Literal["ok", "error"] = "ok"
+    message = None
+    if sample is None:
+        status, message = "error", "the sample did not finish"
+        attributes[sc.INSPECT_CUT_OFF] = True
+        attributes[sc.ERROR_TYPE] = "cancelled"
+    else:
+        attributes |= _sample_content(sample, capture)
+        for key, seconds in (
+            (sc.INSPECT_SAMPLE_TOTAL_TIME, sample.total_time),
+            (sc.INSPECT_SAMPLE_WORKING_TIME, sample.working_time),
+        ):
+            if seconds is not None:
+                attributes[key] = float(seconds)
+        if sample.model_usage:
+            attributes[sc.INSPECT_SAMPLE_MODEL_USAGE] = _json(sample.model_usage, capture)
+        if sample.limit is not None:
+            attributes[sc.INSPECT_SAMPLE_LIMIT] = sample.limit.type
+        for name, score in (sample.scores or {}).items():
+            for label, value in score_items(name, score):
+                shown = score_value(value, capture)
+                if shown is not None:
+                    attributes[sc.INSPECT_SCORE_PREFIX + label] = shown
+            events += score_events(name, score, end, capture)
+        if sample.error is not None:
+            status = "error"
+            kind, event = _eval_error(sample.error, end, capture)
+            attributes[sc.ERROR_TYPE] = kind
+            events.append(event)
+            message = _first_line(sample.error.message, capture)
+    attributes[sc.TEST_CASE_RESULT_STATUS] = _case_status(sample)
+    links: Sequence[LinkData] = ()
+    if ref.task.scope == "sample":
+        links = (LinkData(ref.task.run_trace_id, ref.task.span_id, {sc.INSPECT_KIND: "task"}),)
+    return SpanData(
+        name=f"sample {clean_text(str(ref.id), 250)}",
+        trace_id=ref.trace_id,
+        span_id=ref.span_id,
+        parent_id=ref.task.span_id if ref.task.scope == "run" else None,
+        start_ns=start,
+        end_ns=end,
+        attributes=attributes,
+        status=status,
+        status_message=message,
+        events=events,
+        links=links,
+    )
+
+
+def attempt_span(
+    ref: SampleRef,
+    attempt: int,
+    error: EvalError | EvalRetryError | None,
+    extent: Extent,
+    *,
+    instants: Sequence[EventData],
+    capture: Capture,
+) -> SpanData:
+    """A failed attempt of a sample that was tried again."""
+    start, end = extent.ns
+    attributes: dict[str, AttributeValue] = {
+        sc.INSPECT_KIND: "attempt",
+        sc.OPENINFERENCE_SPAN_KIND: "CHAIN",
+        sc.INSPECT_SAMPLE_ATTEMPT: attempt,
+    }
+    events = list(instants)
+    if error is not None:
+        kind, event = _eval_error(error, end, capture)
+        attributes[sc.ERROR_TYPE] = kind
+        events.append(event)
+    return SpanData(
+        name=f"attempt {attempt}",
+        trace_id=ref.trace_id,
+        span_id=ref.child_id(f"attempt {attempt}"),
+        parent_id=ref.span_id,
+        start_ns=start,
+        end_ns=end,
+        attributes=attributes,
+        status="error",
+        status_message=_first_line(error.message, capture) if error is not None else None,
+        events=events,
+    )
+
+
+def _sample_content(sample: EvalSample, capture: Capture) -> dict[str, AttributeValue]:
+    if not capture.content:
+        return {}
+    text = sample.input if isinstance(sample.input, str) else _json(sample.input, capture)
+    attributes: dict[str, AttributeValue] = {
+        sc.INSPECT_SAMPLE_INPUT: clean_text(text, capture.max_value_bytes),
+        sc.INSPECT_SAMPLE_TARGET: (
+            clean_text(sample.target, capture.max_value_bytes)
+            if isinstance(sample.target, str)
+            else _json(sample.target, capture)
+        ),
+    }
+    if sample.output.choices:
+        attributes[sc.INSPECT_SAMPLE_OUTPUT] = clean_text(
+            sample.output.completion, capture.max_value_bytes
+        )
+    if sample.choices:
+        attributes[sc.INSPECT_SAMPLE_CHOICES] = _json(sample.choices, capture)
+    if sample.metadata:
+        attributes[sc.INSPECT_SAMPLE_METADATA] = _json(sample.metadata, capture)
+    return attributes
+
+
+def _case_status(sample: EvalSample | None) -> str:
+    """Pass where every score that can be read as a number is full marks or better, else fail.
+
+    The convention knows pass and fail alone; the scores themselves stand beside it.
+    """
+    if sample is None or sample.error is not None or not sample.scores:
+        return "fail"
+    values = [
+        number
+        for name, score in sample.scores.items()
+        for _, value in score_items(name, score)
+        if (number := score_number(value)) is not None
+    ]
+    return "pass" if values and all(value >= 1 for value in values) else "fail"
+
+
+# --- scores -----------------------------------------------------------------------------------
+
+_LETTERS = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0}
+
+
+def score_items(name: str, score: Score) -> Iterator[tuple[str, Any]]:
+    """The parts of a score: itself under its name, or one `name/key` per key of a dict score."""
+    if isinstance(score.value, Mapping):
+        for key, value in score.value.items():
+            yield f"{name}/{key}", value
+    else:
+        yield name, score.value
+
+
+def score_number(value: Any) -> float | None:
+    """A score's value as a number: Inspect's C, P, I and N by their worth; None for other text."""
+    if isinstance(value, str):
+        return _LETTERS.get(value)
+    if isinstance(value, bool | int | float):
+        number = float(value)
+        return number if math.isfinite(number) else None
+    return None
+
+
+def score_value(value: Any, capture: Capture) -> AttributeValue | None:
+    """A score's value as an attribute, as the scorer gave it; None where there is nothing."""
+    if isinstance(value, str):
+        if not capture.content and value not in _LETTERS:
+            return None
+        return clean_text(value, capture.max_value_bytes)
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int | float):
+        return score_number(value)
+    if not capture.content or value is None:
+        return None
+    return _json(value, capture)
+
+
+def score_events(
+    name: str, score: Score, time_ns: int, capture: Capture, **extra: AttributeValue
+) -> list[EventData]:
+    """One `gen_ai.evaluation.result` per part of a score."""
+    events = []
+    for label, value in score_items(name, score):
+        attributes: dict[str, AttributeValue] = {sc.GEN_AI_EVALUATION_NAME: label, **extra}
+        number = score_number(value)
+        if number is not None:
+            attributes[sc.GEN_AI_EVALUATION_SCORE_VALUE] = number
+        shown = score_value(value, capture)
+        if isinstance(shown, str):
+            attributes[sc.GEN_AI_EVALUATION_SCORE_LABEL] = shown
+        if capture.content:
+            if score.explanation:
+                attributes[sc.GEN_AI_EVALUATION_EXPLANATION] = clean_text(
+                    score.explanation, capture.max_value_bytes
+                )
+            if score.answer is not None:
+                attributes[sc.INSPECT_SCORE_ANSWER] = clean_text(
+                    str(score.answer), capture.max_value_bytes
+                )
+            if score.metadata:
+                attributes[sc.INSPECT_SCORE_METADATA] = _json(score.metadata, capture)
+        events.append(EventData(sc.EVENT_EVALUATION_RESULT, time_ns, attributes))
+    return events
+
+
+# --- Inspect spans ----------------------------------------------------------------------------
+
+
+def inspect_span(
+    ref: SampleRef,
+    *,
+    key: str,
+    name: str,
+    type: str | None,
+    parent_id: int,
+    extent: Extent,
+    instants: Sequence[EventData],
+    cut_off: bool,
+    attempt: int,
+    subtask: SubtaskEvent | None,
+    capture: Capture,
+) -> SpanData:
+    """A solver, scorer, agent, handoff, subtask, custom span, or a phase of the sample."""
+    start, end = extent.ns
+    attributes: dict[str, AttributeValue] = {
+        sc.INSPECT_KIND: type or "span",
+        sc.INSPECT_SPAN_ID: key,
+        sc.INSPECT_SPAN_NAME: name,
+    }
+    if type:
+        attributes[sc.INSPECT_SPAN_TYPE] = type
+    title = name if type in (None, name) else f"{type} {name}"
+    if type == "agent":
+        title = f"{sc.OPERATION_INVOKE_AGENT} {name}"
+        attributes[sc.GEN_AI_OPERATION_NAME] = sc.OPERATION_INVOKE_AGENT
+        attributes[sc.GEN_AI_AGENT_NAME] = name
+    elif type in ("scorer", "scorers"):
+        attributes[sc.OPENINFERENCE_SPAN_KIND] = "EVALUATOR"
+    elif type != "tool":
+        attributes[sc.OPENINFERENCE_SPAN_KIND] = "CHAIN"
+    if attempt > 1:
+        attributes[sc.INSPECT_SAMPLE_ATTEMPT] = attempt
+    if subtask is not None:
+        if subtask.uuid:
+            attributes[sc.INSPECT_EVENT_UUID] = subtask.uuid
+        if subtask.type:
+            attributes[sc.INSPECT_SPAN_TYPE] = subtask.type
+        if capture.content:
+            attributes[sc.INSPECT_INPUT] = _json(subtask.input, capture)
+            if subtask.result is not None:
+                attributes[sc.INSPECT_OUTPUT] = _json(subtask.result, capture)
+    if cut_off:
+        attributes[sc.INSPECT_CUT_OFF] = True
+    return SpanData(
+        name=title,
+        trace_id=ref.trace_id,
+        span_id=ref.child_id(key),
+        parent_id=parent_id,
+        start_ns=start,
+        end_ns=end,
+        attributes=attributes,
+        status="error" if cut_off else "unset",
+        status_message="did not finish" if cut_off else None,
+        events=instants,
+    )
+
+
+# --- model calls ------------------------------------------------------------------------------
+
+_PROVIDERS = {
+    "openai": "openai",
+    "openai-api": "openai",
+    "anthropic": "anthropic",
+    "google": "gcp.gemini",
+    "vertex": "gcp.vertex_ai",
+    "bedrock": "aws.bedrock",
+    "grok": "x_ai",
+    "mistral": "mistral_ai",
+    "azureai": "azure.ai.inference",
+    "cohere": "cohere",
+    "deepseek": "deepseek",
+    "groq": "groq",
+    "perplexity": "perplexity",
+}
+
+
+def model_provider(model: str) -> tuple[str, str]:
+    """The convention's provider and model names for Inspect's `provider/name`."""
+    provider, slash, name = model.partition("/")
+    if not slash:
+        return "_OTHER", model
+    if provider in ("openai", "anthropic") and name.partition("/")[0] in ("azure", "bedrock"):
+        host, _, name = name.partition("/")
+        return ("aws.bedrock" if host == "bedrock" else "azure.ai.openai"), name
+    if provider == "anthropic" and name.startswith("vertex/"):
+        return "gcp.vertex_ai", name.removeprefix("vertex/")
+    return _PROVIDERS.get(provider, provider), name
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInput:
+    """How a model span carries its input: see `otel_bridge.history`."""
+
+    messages: str
+    count: int
+    prefix: int = 0
+    prefix_span: int | None = None
+    omitted: Sequence[tuple[int, int]] = ()
+    system: str | None = None
+
+
+def model_span(
+    ref: SampleRef,
+    event: ModelEvent,
+    *,
+    key: str,
+    parent_id: int,
+    end_ns: int,
+    input: ModelInput,
+    tools: str | None,
+    instants: Sequence[EventData] = (),
+    attempt: int,
+    capture: Capture,
+) -> SpanData:
+    """A call to a language model. `tools` is the JSON of its tool definitions."""
+    provider, model = model_provider(event.model)
+    attributes: dict[str, AttributeValue] = {
+        sc.INSPECT_KIND: "model",
+        sc.GEN_AI_OPERATION_NAME: sc.OPERATION_CHAT,
+        sc.GEN_AI_PROVIDER_NAME: provider,
+        sc.GEN_AI_REQUEST_MODEL: model,
+        sc.INSPECT_MODEL: event.model,
+        sc.INSPECT_INPUT_COUNT: input.count,
+        sc.GEN_AI_INPUT_MESSAGES: input.messages,
+    }
+    if input.system:
+        attributes[sc.GEN_AI_SYSTEM_INSTRUCTIONS] = input.system
+    if input.prefix_span is not None:
+        attributes[sc.INSPECT_INPUT_PREFIX] = input.prefix
+        attributes[sc.INSPECT_INPUT_PREFIX_SPAN] = ids.hex_span_id(input.prefix_span)
+        attributes[sc.INSPECT_INPUT_OMITTED] = to_json(input.omitted, capture.max_value_bytes)
+    if tools:
+        attributes[sc.GEN_AI_TOOL_DEFINITIONS] = tools
+    attributes |= _event_place(event, attempt, capture)
+    attributes |= _request(event.config, capture)
+    tool_choice = event.tool_choice
+    if event.tools:
+        attributes[sc.INSPECT_MODEL_TOOL_CHOICE] = (
+            tool_choice if isinstance(tool_choice, str) else f"function:{tool_choice.name}"
+        )
+    if event.role:
+        attributes[sc.INSPECT_MODEL_ROLE] = event.role
+    if event.requested_model:
+        attributes[sc.INSPECT_MODEL_REQUESTED] = event.requested_model
+    if event.cache:
+        attributes[sc.INSPECT_MODEL_CACHE] = event.cache
+    if event.retries:
+        attributes[sc.INSPECT_MODEL_RETRIES] = event.retries
+    if event.request_ids:
+        attributes[sc.INSPECT_MODEL_REQUEST_IDS] = _json(event.request_ids, capture)
+    response = event.call.response if event.call is not None else None
+    if isinstance(response, Mapping) and isinstance(response.get("id"), str):
+        attributes[sc.GEN_AI_RESPONSE_ID] = response["id"]
+
+    output = event.output
+    cut_off = event.completed is None and event.error is None
+    if not cut_off and event.error is None:
+        if output.model:
+            attributes[sc.GEN_AI_RESPONSE_MODEL] = output.model
+        if output.choices:
+            messages = output_to_genai(output, capture)
+            attributes[sc.GEN_AI_OUTPUT_MESSAGES] = _json(messages, capture)
+            attributes[sc.GEN_AI_RESPONSE_FINISH_REASONS] = [
+                str(message.get("finish_reason") or "") for message in messages
+            ]
+    if output.usage is not None:
+        if event.cache == "read":
+            attributes[sc.INSPECT_MODEL_CACHED_USAGE] = _json(output.usage, capture)
+        else:
+            attributes |= _usage(output.usage)
+
+    events = list(instants)
+    status: Literal["ok", "error"] = "ok"
+    message = None
+    start_ns = to_ns(event.timestamp)
+    if event.error is not None:
+        status = "error"
+        kind = _error_type(event.error, event.traceback)
+        attributes[sc.ERROR_TYPE] = kind
+        message = _first_line(event.error, capture)
+        events.append(_exception(kind, event.error, event.traceback, end_ns, capture))
+    elif cut_off:
+        status, message = "error", "did not finish"
+        attributes[sc.ERROR_TYPE] = "cancelled"
+        attributes[sc.INSPECT_CUT_OFF] = True
+    return SpanData(
+        name=f"{sc.OPERATION_CHAT} {model}",
+        trace_id=ref.trace_id,
+        span_id=ref.child_id(key),
+        parent_id=parent_id,
+        start_ns=start_ns,
+        end_ns=max(start_ns, end_ns),
+        attributes=attributes,
+        kind="client",
+        status=status,
+        status_message=message,
+        events=events,
+    )
+
+
+def tool_definitions(event: ModelEvent, capture: Capture) -> str | None:
+    """The tools offered to the model, as JSON; None without tools."""
+    return _json(tools_to_genai(event.tools), capture) if event.tools else None
+
+
+_REQUEST_FIELDS = {
+    "seed": (sc.GEN_AI_REQUEST_SEED, int),
+    "top_k": (sc.GEN_AI_REQUEST_TOP_K, int),
+    "max_tokens": (sc.GEN_AI_REQUEST_MAX_TOKENS, int),
+    "num_choices": (sc.GEN_AI_REQUEST_CHOICE_COUNT, int),
+    "temperature": (sc.GEN_AI_REQUEST_TEMPERATURE, float),
+    "top_p": (sc.GEN_AI_REQUEST_TOP_P, float),
+    "frequency_penalty": (sc.GEN_AI_REQUEST_FREQUENCY_PENALTY, float),
+    "presence_penalty": (sc.GEN_AI_REQUEST_PRESENCE_PENALTY, float),
+    "reasoning_effort": (sc.GEN_AI_REQUEST_REASONING_LEVEL, str),
+}
+_CONFIG_CONTENT = frozenset({"system_message", "extra_body", "extra_headers", "stop_seqs"})
+"""Config fields that can hold text of the user's own, or secrets."""
+
+
+def _request(config: GenerateConfig, capture: Capture) -> dict[str, AttributeValue]:
+    attributes: dict[str, AttributeValue] = {}
+    rest: dict[str, Any] = {}
+    for name in config.model_fields_set:
+        value = getattr(config, name)
+        if value is None:
+            continue
+        if name in _REQUEST_FIELDS:
+            key, convert = _REQUEST_FIELDS[name]
+            attributes[key] = _bounded_number(convert(value))
+        elif name == "stop_seqs" and capture.content:
+            attributes[sc.GEN_AI_REQUEST_STOP_SEQUENCES] = [
+                clean_text(str(text), 1000) for text in value
+            ]
+        elif name == "response_schema":
+            attributes[sc.GEN_AI_OUTPUT_TYPE] = "json"
+            if capture.content:
+                rest[name] = value
+        elif name == "extra_headers":
+            continue
+        elif capture.content or name not in _CONFIG_CONTENT:
+            rest[name] = value
+    if rest:
+        attributes[sc.INSPECT_MODEL_CONFIG] = _json(dict(sorted(rest.items())), capture)
+    return attributes
+
+
+def _bounded_number(value: Any) -> AttributeValue:
+    """Numbers beyond 64 bits as text: OTLP has no place for them."""
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        return str(value)
+    return value if isinstance(value, int | float | str) else str(value)
+
+
+def _usage(usage: ModelUsage) -> dict[str, AttributeValue]:
+    """Token counts as the conventions count them: input includes what came from a cache."""
+    read = usage.input_tokens_cache_read or 0
+    write = usage.input_tokens_cache_write or 0
+    attributes: dict[str, AttributeValue] = {
+        sc.GEN_AI_USAGE_INPUT_TOKENS: usage.input_tokens + read + write,
+        sc.GEN_AI_USAGE_OUTPUT_TOKENS: usage.output_tokens,
+    }
+    if usage.input_tokens_cache_read is not None:
+        attributes[sc.GEN_AI_USAGE_CACHE_READ] = read
+    if usage.input_tokens_cache_write is not None:
+        attributes[sc.GEN_AI_USAGE_CACHE_WRITE] = write
+        attributes[sc.GEN_AI_USAGE_CACHE_CREATION] = write
+    if usage.reasoning_tokens is not None:
+        attributes[sc.GEN_AI_USAGE_REASONING] = usage.reasoning_tokens
+    if usage.total_cost is not None:
+        attributes[sc.INSPECT_MODEL_COST] = float(usage.total_cost)
+    return attributes
+
+
+# --- tools and sandboxes ----------------------------------------------------------------------
+
+
+def tool_span(
+    ref: SampleRef,
+    event: ToolEvent,
+    *,
+    key: str,
+    parent_id: int,
+    end_ns: int,
+    instants: Sequence[EventData] = (),
+    attempt: int,
+    capture: Capture,
+) -> SpanData:
+    """A tool call: Inspect's tool span (`key` is its id) and its ToolEvent in one."""
+    start_ns = to_ns(event.timestamp)
+    attributes: dict[str, AttributeValue] = {
+        sc.INSPECT_KIND: "tool",
+        sc.GEN_AI_OPERATION_NAME: sc.OPERATION_EXECUTE_TOOL,
+        sc.GEN_AI_TOOL_NAME: event.function,
+        sc.GEN_AI_TOOL_TYPE: "function",
+        sc.GEN_AI_TOOL_CALL_ID: event.id,
+    }
+    if event.span_id != key and event.uuid != key:
+        attributes[sc.INSPECT_SPAN_ID] = key
+    attributes |= _event_place(event, attempt, capture)
+    optional = {
+        sc.INSPECT_TOOL_AGENT: event.agent,
+        sc.INSPECT_TOOL_AGENT_SPAN: event.agent_span_id,
+        sc.INSPECT_TOOL_MESSAGE_ID: event.message_id,
+    }
+    attributes |= {name: value for name, value in optional.items() if value}
+    if event.truncated:
+        attributes[sc.INSPECT_TOOL_TRUNCATED] = to_json(event.truncated, 1000)
+    if event.failed is not None:
+        attributes[sc.INSPECT_TOOL_FAILED] = event.failed
+    if capture.content:
+        attributes[sc.GEN_AI_TOOL_CALL_ARGUMENTS] = _json(event.arguments, capture)
+        if event.completed is not None:
+            attributes[sc.GEN_AI_TOOL_CALL_RESULT] = (
+                clean_text(_media_free(event.result, capture), capture.max_value_bytes)
+                if isinstance(event.result, str)
+                else _json(event.result, capture)
+            )
+        if event.view is not None:
+            attributes[sc.INSPECT_TOOL_VIEW] = _json(event.view, capture)
+    events = list(instants)
+    status: Literal["ok", "error"] = "ok"
+    message = None
+    if event.error is not None:
+        status = "error"
+        attributes[sc.ERROR_TYPE] = attributes[sc.INSPECT_TOOL_ERROR] = event.error.type
+        message = _first_line(event.error.message, capture)
+        events.append(_exception(event.error.type, event.error.message, None, end_ns, capture))
+    elif event.completed is None:
+        status, message = "error", "did not finish"
+        attributes[sc.ERROR_TYPE] = "cancelled"
+        attributes[sc.INSPECT_CUT_OFF] = True
+    elif event.failed:
+        status, message = "error", "the tool raised an exception"
+        attributes[sc.ERROR_TYPE] = "_OTHER"
+    return SpanData(
+        name=f"{sc.OPERATION_EXECUTE_TOOL} {event.function}",
+        trace_id=ref.trace_id,
+        span_id=ref.child_id(key),
+        parent_id=parent_id,
+        start_ns=start_ns,
+        end_ns=max(start_ns, end_ns),
+        attributes=attributes,
+        status=status,
+        status_message=message,
+        events=events,
+    )
+
+
+def sandbox_span(
+    ref: SampleRef,
+    event: SandboxEvent,
+    *,
+    key: str,
+    parent_id: int,
+    end_ns: int,
+    attempt: int,
+    capture: Capture,
+) -> SpanData:
+    """A command run, or a file read or written, in the sample's sandbox."""
+    start_ns = to_ns(event.timestamp)
+    attributes: dict[str, AttributeValue] = {
+        sc.INSPECT_KIND: "sandbox",
+        sc.OPENINFERENCE_SPAN_KIND: "CHAIN",
+        sc.INSPECT_SANDBOX_ACTION: event.action,
+    }
+    attributes |= _event_place(event, attempt, capture)
+    if event.result is not None:
+        attributes[sc.INSPECT_SANDBOX_EXIT_CODE] = _bounded_number(event.result)
+    if capture.content:
+        for name, text in (
+            (sc.INSPECT_SANDBOX_COMMAND, event.cmd),
+            (sc.INSPECT_SANDBOX_FILE, event.file),
+            (sc.INSPECT_INPUT, event.input),
+            (sc.INSPECT_OUTPUT, event.output),
+        ):
+            if text is not None:
+                attributes[name] = clean_text(_media_free(text, capture), capture.max_value_bytes)
+        if event.options:
+            attributes[sc.INSPECT_SANDBOX_OPTIONS] = _json(event.options, capture)
+    cut_off = event.completed is None
+    if cut_off:
+        attributes[sc.INSPECT_CUT_OFF] = True
+    return SpanData(
+        name=f"sandbox {event.action}",
+        trace_id=ref.trace_id,
+        span_id=ref.child_id(key),
+        parent_id=parent_id,
+        start_ns=start_ns,
+        end_ns=max(start_ns, end_ns),
+        attributes=attributes,
+        status="unset" if cut_off else "ok",
+    )
+
+
+# --- everything that has no duration ----------------------------------------------------------
+
+_BASE_FIELDS = frozenset(
+    {"uuid", "span_id", "timestamp", "working_start", "metadata", "pending", "event"}
+)
+_SAFE_FIELDS = {
+    "sample_limit": ("type", "limit"),
+    "approval": ("approver", "decision"),
+    "interrupt": ("source", "interrupted"),
+    "compaction": ("type", "tokens_before", "tokens_after"),
+    "step": ("action", "type", "name"),
+    "info": ("source",),
+    "input": ("outcome",),
+}
+"""What may be said of an event when content is not captured."""
+
+
+def instant_events(event: Event, capture: Capture) -> list[EventData]:
+    """An Inspect event without a duration as span events: whatever its type, known or not."""
+    time_ns = to_ns(event.timestamp)
+    place = _event_place(event, 1, capture)
+    if event.event == "score":
+        extra = dict(place)
+        extra[sc.INSPECT_SCORE_INTERMEDIATE] = bool(event.intermediate)
+        if event.target is not None and capture.content:
+            extra[sc.INSPECT_SCORE_TARGET] = (
+                event.target if isinstance(event.target, str) else _json(event.target, capture)
+            )
+        name = event.scorer or "score"
+        return score_events(name, event.score, time_ns, capture, **extra)
+    if event.event == "error":
+        _, data = _eval_error(event.error, time_ns, capture)
+        return [EventData(data.name, time_ns, {**place, **data.attributes})]
+    if capture.content:
+        fields = {
+            name: value
+            for name, value in _fields(event)
+            if name not in _BASE_FIELDS and value is not None
+        }
+    else:
+        wanted = _SAFE_FIELDS.get(event.event, ())
+        fields = {name: getattr(event, name, None) for name in wanted}
+        if event.event == "logger":
+            fields = {"level": event.message.level}
+    attributes: dict[str, AttributeValue] = dict(place)
+    if fields:
+        attributes[sc.INSPECT_EVENT_DATA] = _json(fields, capture)
+    return [EventData(sc.EVENT_PREFIX + str(event.event), time_ns, attributes)]
+
+
+def _fields(event: Event) -> Iterable[tuple[str, Any]]:
+    yield from ((name, getattr(event, name)) for name in type(event).model_fields)
+    yield from (event.model_extra or {}).items()
+
+
+def _event_place(event: Event, attempt: int, capture: Capture) -> dict[str, AttributeValue]:
+    """What every span or span event made from one Inspect event says of it."""
+    attributes: dict[str, AttributeValue] = {sc.INSPECT_WORKING_START: event.working_start}
+    if event.uuid:
+        attributes[sc.INSPECT_EVENT_UUID] = event.uuid
+    if event.metadata and capture.content:
+        attributes[sc.INSPECT_EVENT_METADATA] = _json(event.metadata, capture)
+    working_time = getattr(event, "working_time", None)
+    if working_time is not None:
+        attributes[sc.INSPECT_WORKING_TIME] = float(working_time)
+    if attempt > 1:
+        attributes[sc.INSPECT_SAMPLE_ATTEMPT] = attempt
+    return attributes
+
+
+# --- helpers ----------------------------------------------------------------------------------
+
+
+def _json(value: Any, capture: Capture) -> str:
+    if not capture.media:
+        value = strip_media(value)
+    return to_json(value, capture.max_value_bytes)
+
+
+def _media_free(text: str, capture: Capture) -> str:
+    return text if capture.media else str(strip_media(text))
+
+
+def _eval_error(
+    error: EvalError | EvalRetryError, time_ns: int, capture: Capture
+) -> tuple[str, EventData]:
+    kind = _error_type(error.message, error.traceback)
+    return kind, _exception(kind, error.message, error.traceback, time_ns, capture)
+
+
+def _exception(
+    kind: str, message: str, stacktrace: str | None, time_ns: int, capture: Capture
+) -> EventData:
+    attributes: dict[str, AttributeValue] = {sc.EXCEPTION_TYPE: kind}
+    if capture.content:
+        attributes[sc.EXCEPTION_MESSAGE] = clean_text(message, capture.max_value_bytes)
+        if stacktrace:
+            attributes[sc.EXCEPTION_STACKTRACE] = clean_text(stacktrace, capture.max_value_bytes)
+    return EventData(sc.EVENT_EXCEPTION, time_ns, attributes)
+
+
+_REPR = re.compile(r"([A-Za-z_][\w.]*)\(")
+_TRACEBACK_END = re.compile(r"([A-Za-z_][\w.]*?)(?::|$)")
+
+
+def _error_type(message: str, traceback: str | None) -> str:
+    """The exception's class name, from the last line of its traceback or from its repr."""
+    lines = (traceback or "").strip().splitlines()
+    for line in reversed(lines):
+        if line.startswith(" ") or not line.strip():
+            continue
+        found = _TRACEBACK_END.match(line)
+        if found and found.group(1) != "Traceback":
+            return found.group(1).rpartition(".")[2]
+        break
+    found = _REPR.match(message)
+    if found:
+        return found.group(1).rpartition(".")[2]
+    if _is_cancellation(message):
+        return "cancelled"
+    return "_OTHER"
+
+
+def _is_cancellation(text: str) -> bool:
+    return "cancel" in text.lower() or "KeyboardInterrupt" in text
+
+
+def _first_line(message: str, capture: Capture) -> str | None:
+    """A status description: one line, or nothing when content is not captured."""
+    if not capture.content:
+        return None
+    return clean_text(message.strip().partition("\n")[0], 1000)
