@@ -17,15 +17,23 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from hashlib import blake2b
-from mimetypes import guess_type
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from otel_bridge.values import Capture, inline_media, media_summary, plain, strip_media, to_json
+from otel_bridge.values import (
+    Capture,
+    media_bytes,
+    media_summary,
+    media_text,
+    media_type,
+    plain,
+    strip_media,
+    to_json,
+)
 
 if TYPE_CHECKING:
-    from inspect_ai.model import ChatCompletionChoice, ChatMessage, ModelOutput
+    from inspect_ai.model import ChatCompletionChoice, ChatMessage, ChatMessageTool, ModelOutput
     from inspect_ai.tool import Content, ToolCall, ToolInfo
 
 __all__ = [
@@ -56,28 +64,17 @@ def message_to_genai(message: ChatMessage, capture: Capture) -> Json:
         An assistant's tool calls are ``tool_call`` parts after its content; a tool's message is
         one ``tool_call_response`` part, whose response is the text, or the parts of other content.
     """
-    content = message.content
-    parts = _content_parts(content, capture)
+    parts = _content_parts(message.content, capture)
     inspect = _fields(message, capture, _MESSAGE_FIELDS, _SAFE_MESSAGE_FIELDS)
-    if isinstance(content, list) and _reads_as_text(parts):
+    if not isinstance(message.content, str) and _reads_as_text(parts):
         inspect["content"] = "list"
     if message.role == "assistant":
-        parts.extend(_tool_call_part(call, capture) for call in message.tool_calls or ())
+        if message.tool_calls:
+            parts.extend(_tool_call_part(call, capture) for call in message.tool_calls)
+        elif message.tool_calls is not None:
+            inspect["tool_calls"] = []
     elif message.role == "tool":
-        response: Any = _response(parts)
-        if message.error is not None:
-            inspect["error"] = {"type": message.error.type}
-            if capture.content and (content == "" and response == ""):
-                response = message.error.message  # what the model is told
-            elif capture.content:
-                inspect["error"]["message"] = message.error.message
-        part: Json = {"type": "tool_call_response"}
-        if message.tool_call_id is not None:
-            part["id"] = inspect.pop("tool_call_id")
-        part["response"] = response
-        if not capture.content and isinstance(content, str):
-            part["inspect"] = {"bytes": _bytes(content)}
-        parts = [part]
+        parts = [_tool_response_part(message, parts, inspect, capture)]
     result: Json = {"role": message.role, "parts": parts}
     if inspect:
         result["inspect"] = inspect
@@ -139,7 +136,10 @@ def digest(obj: Mapping[str, Any]) -> str:
 
     The same for a message and for what is read back from its uncut JSON.
     """
-    text = _SORTED.encode(obj)
+    try:
+        text = _SORTED.encode(obj)
+    except (TypeError, ValueError, RecursionError):
+        text = _SORTED.encode(plain(obj))
     try:
         data = text.encode()
     except UnicodeEncodeError:
@@ -147,7 +147,9 @@ def digest(obj: Mapping[str, Any]) -> str:
     return blake2b(data, digest_size=8).hexdigest()
 
 
-_SORTED = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True, default=plain)
+_SORTED = json.JSONEncoder(
+    ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True, default=plain
+)
 
 _FINISH_REASONS: dict[str, str] = {
     "stop": "stop",
@@ -171,12 +173,14 @@ _SAFE_MESSAGE_FIELDS = {"id", "source", "model", "function", "tool_call_id"}
 def _content_parts(content: str | list[Content], capture: Capture) -> list[Json]:
     if isinstance(content, str):
         return [_text_part(content, capture)] if content else []
+    if len(content) == 1:
+        return _parts(content[0], capture)
     return [part for item in content for part in _parts(item, capture)]
 
 
 def _parts(content: Content, capture: Capture) -> list[Json]:
-    convert = _CONVERTERS.get(content.type)
-    return [_other_part(content, capture)] if convert is None else convert(content, capture)
+    convert = _CONVERTERS.get(content.type, _other)
+    return convert(content, capture)
 
 
 def _text_part(text: str, capture: Capture) -> Json:
@@ -217,27 +221,26 @@ def _media(content: Any, capture: Capture) -> list[Json]:
     declared = getattr(content, "mime_type", None) or _FORMAT_TYPES.get(
         getattr(content, "format", "")
     )
-    inline = media_summary(source)
+    inline = media_type(source)
+    mime_type = declared or inline
+    part: Json = {"type": "uri" if inline is None else "blob", "modality": modality}
+    if inline is None and mime_type is None:
+        mime_type = _EXTENSIONS.get(source.partition("?")[0].rpartition(".")[2].lower())
+    if mime_type is not None:
+        part["mime_type"] = mime_type
     if inline is None:
-        part = {"type": "uri", "modality": modality, "mime_type": declared, "uri": source}
-        if declared is None:
-            part["mime_type"] = guess_type(source.partition("?")[0])[0]
-        if part["mime_type"] is None:
-            del part["mime_type"]
-        if not capture.content:
-            part["uri"] = ""
-        return [_with(part, inspect)]
-    mime_type = declared or inline["mime_type"]
-    if not capture.content:
-        part = {"type": "blob", "modality": modality, "mime_type": mime_type, "content": ""}
-        return [_with(part, {**inspect, "bytes": inline["bytes"]})]
-    if not capture.media:
-        text = f"[{mime_type}, {inline['bytes']} bytes, sha256 {inline['sha256']}]"
-        about = {"type": modality, **inline, "mime_type": mime_type}
-        return [_with({"type": "text", "content": text}, {**about, **inspect})]
-    payload, form = _payload(source, mime_type)
-    part = {"type": "blob", "modality": modality, "mime_type": mime_type, "content": payload}
-    return [_with(part, {**inspect, **form})]
+        part["uri"] = source if capture.content else ""
+    elif not capture.content:
+        part["content"] = ""
+        inspect["bytes"] = len(media_bytes(source))
+    elif capture.media:
+        part["content"], form = _payload(source, str(mime_type))
+        inspect |= form
+    else:
+        summary = {**(media_summary(source) or {}), "mime_type": mime_type}
+        part = {"type": "text", "content": media_text(summary)}
+        inspect = {"type": modality, **summary, **inspect}
+    return [_with(part, inspect)]
 
 
 def _payload(source: str, mime_type: str) -> tuple[str, Json]:
@@ -250,13 +253,7 @@ def _payload(source: str, mime_type: str) -> tuple[str, Json]:
             return payload, {"prefix": f"{head},"}
     elif source[:5].lower() != "data:":
         return source, {"prefix": ""}
-    inline = inline_media(source)
-    data = b"" if inline is None else inline[1]
-    return base64.b64encode(data).decode(), {"uri": source}
-
-
-def _document(content: Any, capture: Capture) -> list[Json]:
-    return _media(content, capture)
+    return base64.b64encode(media_bytes(source)).decode(), {"uri": source}
 
 
 def _data(content: Any, capture: Capture) -> list[Json]:
@@ -291,12 +288,39 @@ def _tool_use(content: Any, capture: Capture) -> list[Json]:
     ]
 
 
-def _other_part(content: Any, capture: Capture) -> Json:
+def _tool_response_part(
+    message: ChatMessageTool, parts: list[Json], inspect: Json, capture: Capture
+) -> Json:
+    """The response is the text, or the parts of other content, or an error's message.
+
+    An error goes to the message's `inspect`; its text too, unless it is the response.
+    """
+    part: Json = {"type": "tool_call_response"}
+    if message.tool_call_id is not None:
+        part["id"] = inspect.pop("tool_call_id")
+    text = message.content if isinstance(message.content, str) else None
+    if text is not None and not capture.content:
+        part["response"] = ""
+        part["inspect"] = {"bytes": _bytes(text)}
+    elif text is not None:
+        part["response"] = parts[0]["content"] if parts else ""
+    else:
+        part["response"] = parts[0]["content"] if _is_text(parts) and capture.content else parts
+    if message.error is not None:
+        inspect["error"] = {"type": message.error.type}
+        if capture.content and text == "":
+            part["response"] = message.error.message
+        elif capture.content:
+            inspect["error"]["message"] = message.error.message
+    return part
+
+
+def _other(content: Any, capture: Capture) -> list[Json]:
     """Content of a type that is unknown here: its type and, captured, its JSON."""
     part: Json = {"type": str(content.type)}
     if capture.content:
         part["inspect"] = {"content": _stripped(plain(content), capture)}
-    return part
+    return [part]
 
 
 def _tool_call_part(call: ToolCall, capture: Capture) -> Json:
@@ -326,6 +350,16 @@ _FORMAT_TYPES = {
 }
 """The mime types of Inspect's audio and video formats."""
 
+_EXTENSIONS = {
+    "png": "image/png",
+    "jpg": "image/jpeg",
+    "jpeg": "image/jpeg",
+    "gif": "image/gif",
+    "webp": "image/webp",
+    "svg": "image/svg+xml",
+}
+"""The mime types of images by name (not the system's table: it differs between machines)."""
+
 
 def _with(part: Json, inspect: Json) -> Json:
     if inspect:
@@ -333,19 +367,13 @@ def _with(part: Json, inspect: Json) -> Json:
     return part
 
 
-def _response(parts: list[Json]) -> Any:
-    if not parts:
-        return ""
-    if _reads_as_text(parts):
-        return parts[0]["content"]
-    return parts
+def _is_text(parts: Sequence[Any]) -> bool:
+    return len(parts) == 1 and _type(parts[0]) == "text" and "inspect" not in parts[0]
 
 
-def _reads_as_text(parts: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether the way back would take `parts` for a plain string."""
-    return not parts or (
-        len(parts) == 1 and parts[0]["type"] == "text" and "inspect" not in parts[0]
-    )
+def _reads_as_text(parts: Sequence[Any]) -> bool:
+    """Whether the way back takes `parts` for a plain string."""
+    return not parts or _is_text(parts)
 
 
 def _stripped(value: Any, capture: Capture) -> Any:
@@ -492,7 +520,7 @@ def _messages(obj: Mapping[str, Any]) -> list[ChatMessage]:
     responses = [part for part in parts if _type(part) == "tool_call_response"]
     rest = [part for part in parts if _type(part) != "tool_call_response"]
     messages: list[ChatMessage] = [
-        _with_id(_tool_message(ChatMessageTool, part, inspect), inspect) for part in responses
+        _with_id(_tool_message(part, inspect), inspect) for part in responses
     ]
     if messages and not rest:
         return messages
@@ -502,7 +530,7 @@ def _messages(obj: Mapping[str, Any]) -> list[ChatMessage]:
         calls = [part for part in rest if _type(part) == "tool_call"]
         rest = [part for part in rest if _type(part) != "tool_call"]
         data: Json = {"content": _content(rest, as_list)}
-        if calls:
+        if calls or inspect.get("tool_calls") == []:
             data["tool_calls"] = [_tool_call(part) for part in calls]
         message: ChatMessage = _validated(ChatMessageAssistant, data, fields)
     else:
@@ -525,28 +553,28 @@ def _with_id(message: ChatMessage, inspect: Mapping[str, Any]) -> ChatMessage:
     return message
 
 
-def _tool_message(cls: Any, part: Any, inspect: Mapping[str, Any]) -> ChatMessage:
+def _tool_message(part: Mapping[str, Any], inspect: Mapping[str, Any]) -> ChatMessage:
+    from inspect_ai.model import ChatMessageTool
+
     response = part.get("response", part.get("result"))
-    error = _mapping(inspect.get("error"))
+    as_list = inspect.get("content") == "list"
     content: Any
-    if isinstance(response, str):
-        content = _content([{"type": "text", "content": response}] if response else [], False)
-    elif isinstance(response, list) and response and all(_type(item) for item in response):
-        content = _content(response, as_list=False)
+    if isinstance(response, list) and response and all(_type(item) for item in response):
+        content = _content(response, as_list)
+    elif as_list and isinstance(response, str):
+        content = _content([{"type": "text", "content": response}] if response else [], as_list)
     else:
-        content = "" if response is None else to_json(response, _NO_LIMIT)
+        content = _string(response)
     fields = {key: value for key, value in inspect.items() if key not in _NOT_FIELDS}
-    if error:
-        if "message" not in error:
-            error = {**error, "message": content if isinstance(content, str) else ""}
-            content = ""
+    error = _mapping(inspect.get("error"))
+    if "message" in error:
         fields["error"] = error
-    if inspect.get("content") == "list" and isinstance(content, str):
-        content = _content([{"type": "text", "content": content}] if content else [], True)
+    elif error:
+        fields["error"] = {**error, "message": _string(response)}
+        content = ""
     if isinstance(part.get("id"), str):
         fields["tool_call_id"] = part["id"]
-    message: ChatMessage = _validated(cls, {"content": content}, fields)
-    return message
+    return _validated(ChatMessageTool, {"content": content}, fields)
 
 
 def _content(parts: Sequence[Any], as_list: bool) -> str | list[Any]:
@@ -554,8 +582,8 @@ def _content(parts: Sequence[Any], as_list: bool) -> str | list[Any]:
         if not parts:
             return ""
         if len(parts) == 1 and isinstance(parts[0], str):
-            return parts[0]
-        if len(parts) == 1 and _type(parts[0]) == "text" and "inspect" not in parts[0]:
+            return _string(parts[0])
+        if _is_text(parts):
             return _string(parts[0].get("content"))
     responses = {
         str(part.get("id")): part for part in parts if _type(part) == "server_tool_call_response"
@@ -701,9 +729,9 @@ def _tool_call(part: Mapping[str, Any]) -> ToolCall:
     inspect = _mapping(part.get("inspect"))
     if not inspect:
         return call
-    known = {key: inspect[key] for key in ("parse_error", "view", "type") if key in inspect}
+    data = {**inspect, "id": call.id, "function": call.function, "arguments": call.arguments}
     try:
-        validated: ToolCall = _adapter(ToolCall).validate_python({**vars(call), **known})
+        validated: ToolCall = _adapter(ToolCall).validate_python(data)
     except ValidationError:
         return call
     return validated

@@ -21,7 +21,17 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
-__all__ = ["Capture", "clean_text", "media_summary", "plain", "strip_media", "to_json"]
+__all__ = [
+    "Capture",
+    "clean_text",
+    "media_bytes",
+    "media_summary",
+    "media_text",
+    "media_type",
+    "plain",
+    "strip_media",
+    "to_json",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,9 +83,7 @@ def to_json(value: Any, max_bytes: int) -> str:
     try:
         text = _ENCODER.encode(value)
         size = len(text) if text.isascii() else len(text.encode())
-        if size <= max_bytes and not (
-            isinstance(value, (dict, list, tuple)) and _too_deep(value, text)
-        ):
+        if size <= max_bytes and not _too_deep(value, text):
             return text
     except UnicodeEncodeError:
         pass  # lone surrogates
@@ -137,7 +145,7 @@ def _plain(value: Any, depth: int, ancestors: set[int]) -> Any:
             return result
         if type(content) is list:
             items = [_plain(item, depth - 1, ancestors) for item in content]
-            if isinstance(value, (set, frozenset)):
+            if issubclass(kind, (set, frozenset)):
                 items.sort(key=_ENCODER.encode)  # sets have no order that lasts
             return items
         return _plain(content, depth - 1, ancestors)
@@ -174,10 +182,11 @@ def _opened(value: Any) -> Any:
         if isinstance(value, (PurePath, UUID, Decimal)):
             return str(value)
         if hasattr(value, "dtype") and hasattr(value, "tolist"):  # numpy scalars and arrays
-            return _other(value, value.tolist())
+            opened = value.tolist()
+            return repr(value) if type(opened) is type(value) else opened
         return _ADDRESS.sub("", repr(value))
     except Exception:  # code of the value's own class, which may raise anything
-        return f"<{type(value).__module__}.{type(value).__qualname__}>"
+        return type.__repr__(type(value))
 
 
 def _opened_model(model: BaseModel) -> Any:
@@ -191,12 +200,7 @@ def _opened_bytes(data: bytes) -> str:
     try:
         return data.decode()
     except UnicodeDecodeError:
-        return _media_text(_summary(_UNKNOWN, data))
-
-
-def _other(value: Any, opened: Any) -> Any:
-    """`opened`, unless it is of the same odd type as before."""
-    return repr(value) if type(opened) is type(value) else opened
+        return media_text(_summary(_UNKNOWN, data))
 
 
 def _plain_int(value: int) -> int | str:
@@ -237,9 +241,11 @@ def _too_deep(value: Any, text: str) -> bool:
     level = [value]
     for _ in range(_MAX_DEPTH):
         deeper: list[Any] = []
-        for container in level:
-            items = container.values() if isinstance(container, dict) else container
-            deeper.extend(item for item in items if isinstance(item, (dict, list, tuple)))
+        for item in level:
+            if isinstance(item, dict):
+                deeper += [child for child in item.values() if type(child) not in _SCALARS]
+            elif isinstance(item, (list, tuple)):
+                deeper += [child for child in item if type(child) not in _SCALARS]
         if not deeper:
             return False
         level = deeper
@@ -264,10 +270,6 @@ class _Node(NamedTuple):
 
 
 def _bounded(value: Any, max_bytes: int) -> str:
-    text = _ENCODER.encode(value)
-    size = _size(text)
-    if size <= max_bytes:
-        return text
     return _ENCODER.encode(_fit(_measure(value), max_bytes))
 
 
@@ -291,15 +293,16 @@ def _fit(node: _Node, budget: int) -> Any:
         return _cut(node.value, budget, quoted=True)
     if isinstance(node.value, list):
         level = _level([item.size + 1 for item in node.items], budget - 2) - 1
-        if level >= _MARK:
+        floor = _floor(budget)
+        if level >= floor:
             return [_fit(item, level) for item in node.items]
         kept: list[Any] = []
         room = budget - _MARK
         for item in node.items:
-            room -= min(item.size, _MARK) + 1
+            room -= min(item.size, floor) + 1
             if room < 0:
                 break
-            kept.append(_fit(item, _MARK))
+            kept.append(_fit(item, floor))
         return [*kept, f"…[{len(node.items) - len(kept)} items cut]"]
     if isinstance(node.value, dict):
         return _fit_dict(node, budget)
@@ -308,25 +311,31 @@ def _fit(node: _Node, budget: int) -> Any:
 
 def _fit_dict(node: _Node, budget: int) -> dict[str, Any]:
     keys = [
-        (key, size) if size <= _KEY_BYTES else (_cut(key, _KEY_BYTES - 6, quoted=True), _KEY_BYTES)
+        (key, size) if size <= _KEY_BYTES else (_cut(key, _KEY_BYTES, quoted=True), _KEY_BYTES)
         for key, size in node.keys
     ]
-    spent = sum(size + 1 for _, size in keys)
-    level = _level([item.size + 1 for item in node.items], budget - 2 - spent) - 1
-    result: dict[str, Any] = {}
-    whole = level >= _MARK
     room = budget - _MARK
+    spent = sum(size + 1 for _, size in keys)
+    level = _level([item.size + 1 for item in node.items], room - spent) - 1
+    floor = _floor(budget)
+    whole = level >= floor
+    result: dict[str, Any] = {}
     for (key, size), item in zip(keys, node.items, strict=True):
-        if key in result:  # two long keys with the same beginning: leave the second out
+        if key in result:  # two long keys with the same beginning: the second is left out
             continue
         if not whole:
-            room -= size + min(item.size, _MARK) + 2
+            room -= size + min(item.size, floor) + 2
             if room < 0:
                 break
-        result[key] = _fit(item, level if whole else _MARK)
+        result[key] = _fit(item, level if whole else floor)
     if len(result) < len(keys):
         result["…"] = f"[{len(keys) - len(result)} keys cut]"
     return result
+
+
+def _floor(budget: int) -> int:
+    """How small items may get before some are left out: a few readable ones beat many stubs."""
+    return min(max(_MARK, budget // 128), 1024)
 
 
 def _level(sizes: list[int], room: int) -> int:
@@ -360,9 +369,15 @@ def _size(text: str) -> int:
 # --- media --------------------------------------------------------------------------------------
 
 _DATA_URI = re.compile(r"data:(?P<mime>[^;,\s]*)(?P<params>(?:;[^;,\s]*)*),", re.IGNORECASE)
-_WHOLE_DATA_URI = re.compile(r"data:(?:[\w.+-]+/[\w.+-]+(?:;[^;,\s]*)*|;base64),\S*\Z", re.I)
-_EMBEDDED = re.compile(r"data:[\w.+-]*/?[\w.+-]*(?:;[\w.+=-]+)*;base64,[A-Za-z0-9+/_=-]{32,}", re.I)
-_BASE64 = re.compile(r"[A-Za-z0-9+/_-]+={0,2}\s*\Z")
+_WHOLE = re.compile(
+    r"data:(?:(?:[\w.+-]+/[\w.+-]+)?(?:;[^;,\s]*)*;base64,[A-Za-z0-9+/_=%\s-]*"
+    r"|[\w.+-]+/[\w.+-]+(?:;[^;,\s]*)*,\S*)\Z",
+    re.IGNORECASE,
+)
+_EMBEDDED = re.compile(
+    r"data:(?:[\w.+-]+/[\w.+-]+)?(?:;[^;,\s]*)*;base64,[A-Za-z0-9+/_-]{32,}={0,2}", re.IGNORECASE
+)
+_BASE64 = re.compile(r"[A-Za-z0-9+/_-]+(?:\r?\n[A-Za-z0-9+/_-]+)*={0,2}\s*\Z")
 _RAW_MIN = 128
 """Shorter strings that begin like no known format are taken for names or paths, not for base64."""
 
@@ -382,7 +397,7 @@ _SIGNATURES = {
 }
 """How the base64 of common formats begins."""
 
-_RAW_STARTS = (*_SIGNATURES, "UklGR", "AAAA")
+_RAW_STARTS = (*_SIGNATURES, "UklGR", "AAAA")  # RIFF and ISO media say more after their length
 _UNKNOWN = "application/octet-stream"
 _MIME_KEYS = ("media_type", "mime_type", "mimeType", "mediaType", "format")
 
@@ -394,77 +409,95 @@ def media_summary(data_or_uri: str) -> dict[str, Any] | None:
         ``{"mime_type": "image/png", "bytes": 12345, "sha256": "ab12…"}`` (the decoded size, the
         first 16 hex digits) of a data: URI or base64; None for any other URL and for a path.
     """
-    inline = inline_media(data_or_uri)
-    if inline is None:
-        return None
-    mime_type, data = inline
-    return _summary(mime_type, data)
+    mime_type = media_type(data_or_uri)
+    return None if mime_type is None else _summary(mime_type, media_bytes(data_or_uri))
 
 
-def inline_media(data_or_uri: str) -> tuple[str, bytes] | None:
-    """The mime type and bytes of a data: URI or of base64; None for any other URL or a path."""
+def media_type(data_or_uri: str) -> str | None:
+    """The mime type of a data: URI or of base64; None for any other URL and for a path."""
+    if data_or_uri[:5].lower() == "data:":
+        match = _DATA_URI.match(data_or_uri)
+        return match["mime"].lower() or _UNKNOWN if match else None
+    return _sniffed(data_or_uri) if _looks_base64(data_or_uri) else None
+
+
+def media_bytes(data_or_uri: str) -> bytes:
+    """The content of what `media_type` knows as inline media."""
     match = _DATA_URI.match(data_or_uri)
-    if match is not None:
-        payload = data_or_uri[match.end() :]
-        mime_type = match["mime"].lower() or _UNKNOWN
-        if match["params"].lower().endswith(";base64"):
-            return mime_type, _decoded(payload)
-        return mime_type, unquote_to_bytes(payload.encode(errors="replace"))
-    if _looks_base64(data_or_uri):
-        return _sniffed(data_or_uri), _decoded(data_or_uri)
-    return None
+    if match is None:
+        return _decoded(data_or_uri)
+    payload = data_or_uri[match.end() :]
+    if match["params"].lower().endswith(";base64"):
+        return _decoded(payload)
+    return unquote_to_bytes(payload.encode(errors="replace"))
 
 
 def strip_media(value: Any) -> Any:
     """`value` with inline media replaced by ``[image/png, 12345 bytes, sha256 ab12…]``.
 
     Media are data: URIs, alone or inside text, and base64 of a known file format or beside a
-    mime type, as providers' requests have it. A value without any is returned as it is.
+    mime type, as providers' requests have it. A plain value without any is returned as it is.
     """
-    return _strip(value, _MAX_DEPTH)
-
-
-def _strip(value: Any, depth: int) -> Any:
-    kind = type(value)
-    if kind is str:
+    if type(value) is str:
         return _strip_text(value)
+    return _strip(value, _MAX_DEPTH, set())
+
+
+def _strip(value: Any, depth: int, ancestors: set[int]) -> Any:
+    kind = type(value)
     if kind in _SCALARS:
         return value
     if depth == 0:
         return f"…[nested deeper than {_MAX_DEPTH} levels]"
+    if kind is not dict and kind is not list and kind is not tuple:
+        return _strip_text(value) if kind is str else _strip(plain(value), depth - 1, ancestors)
+    identity = id(value)
+    if identity in ancestors:
+        return "…[circular reference]"
+    ancestors.add(identity)
+    changed: dict[Any, Any] = {}
+    for key, item in value.items() if kind is dict else enumerate(value):
+        if type(item) is str:
+            new = _strip_text(item)
+            if new is item and key == "data" and kind is dict and len(item) >= _RAW_MIN:
+                new = _strip_data(item, value)
+        elif type(item) in _SCALARS:
+            continue
+        else:
+            new = _strip(item, depth - 1, ancestors)
+        if new is not item:
+            changed[key] = new
+    ancestors.discard(identity)
+    if not changed:
+        return value
     if kind is dict:
-        changed = {}
-        typed = "data" in value and any(isinstance(value.get(key), str) for key in _MIME_KEYS)
-        for key, item in value.items():
-            if typed and key == "data" and type(item) is str and _looks_base64(item):
-                mime = next(value[key] for key in _MIME_KEYS if isinstance(value.get(key), str))
-                new: Any = _media_text(_summary(mime, _decoded(item)))
-            else:
-                new = _strip(item, depth - 1)
-            if new is not item:
-                changed[key] = new
-        return {**value, **changed} if changed else value
-    if kind is list or kind is tuple:
-        items = [_strip(item, depth - 1) for item in value]
-        if all(new is old for new, old in zip(items, value, strict=True)):
-            return value
-        return items
-    return _strip(plain(value), depth - 1)
+        return {**value, **changed}
+    return [changed.get(index, item) for index, item in enumerate(value)]
 
 
 def _strip_text(text: str) -> str:
+    if text[:5].lower() == "data:" and _WHOLE.match(text):
+        return media_text(media_summary(text) or {})
     if len(text) < 32:
         return text
-    if text[:5].lower() == "data:" and _WHOLE_DATA_URI.match(text):
-        return _media_text(media_summary(text) or {})
     if ";base64," in text:
-        return _EMBEDDED.sub(lambda match: _media_text(media_summary(match[0]) or {}), text)
-    if _is_known(text) and _BASE64.match(text):
-        return _media_text(media_summary(text) or {})
+        return _EMBEDDED.sub(lambda match: media_text(media_summary(match[0]) or {}), text)
+    if text.startswith(_RAW_STARTS) and _is_known(text) and _BASE64.match(text):
+        return media_text(media_summary(text) or {})
     return text
 
 
-def _media_text(summary: Mapping[str, Any]) -> str:
+def _strip_data(text: str, beside: Mapping[Any, Any]) -> str:
+    """The "data" of an object that says its type, as in Anthropic's and Google's requests."""
+    for key in _MIME_KEYS:
+        mime_type = beside.get(key)
+        if isinstance(mime_type, str) and _BASE64.match(text):
+            return media_text(_summary(mime_type, _decoded(text)))
+    return text
+
+
+def media_text(summary: Mapping[str, Any]) -> str:
+    """The text that stands in for media, from its `media_summary`."""
     return "[{mime_type}, {bytes} bytes, sha256 {sha256}]".format(**summary)
 
 
@@ -475,14 +508,17 @@ def _summary(mime_type: str, data: bytes) -> dict[str, Any]:
 
 def _decoded(payload: str) -> bytes:
     """The bytes of base64 (standard or URL-safe), or of the text itself where it is neither."""
-    data = payload.encode(errors="replace").translate(_URL_SAFE)
+    data = payload.encode(errors="replace")
+    if b"%" in data:
+        data = unquote_to_bytes(data)
+    data = data.translate(_STANDARD, b" \t\r\n")
     try:
         return base64.b64decode(data + b"=" * (-len(data) % 4))
     except binascii.Error:
         return data
 
 
-_URL_SAFE = bytes.maketrans(b"-_", b"+/")
+_STANDARD = bytes.maketrans(b"-_", b"+/")
 
 
 def _looks_base64(text: str) -> bool:
