@@ -314,11 +314,12 @@ def _fit_dict(node: _Node, budget: int) -> dict[str, Any]:
         (key, size) if size <= _KEY_BYTES else (_cut(key, _KEY_BYTES, quoted=True), _KEY_BYTES)
         for key, size in node.keys
     ]
-    room = budget - _MARK
-    spent = sum(size + 1 for _, size in keys)
-    level = _level([item.size + 1 for item in node.items], room - spent) - 1
+    reserve = _MARK if any(size > _KEY_BYTES for _, size in node.keys) else 2
+    spent = sum(size + 1 for _, size in keys) + reserve
+    level = _level([item.size + 1 for item in node.items], budget - spent) - 1
     floor = _floor(budget)
     whole = level >= floor
+    room = budget - _MARK
     result: dict[str, Any] = {}
     for (key, size), item in zip(keys, node.items, strict=True):
         if key in result:  # two long keys with the same beginning: the second is left out
