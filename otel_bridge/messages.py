@@ -179,7 +179,7 @@ def _content_parts(content: str | list[Content], capture: Capture) -> list[Json]
 
 
 def _parts(content: Content, capture: Capture) -> list[Json]:
-    convert = _CONVERTERS.get(content.type, _other)
+    convert = _CONVERTERS.get(getattr(content, "type", ""), _other)
     return convert(content, capture)
 
 
@@ -304,8 +304,10 @@ def _tool_response_part(
         part["inspect"] = {"bytes": _bytes(text)}
     elif text is not None:
         part["response"] = parts[0]["content"] if parts else ""
+    elif _is_text(parts) and parts[0]["content"]:
+        part["response"] = parts[0]["content"]
     else:
-        part["response"] = parts[0]["content"] if _is_text(parts) and capture.content else parts
+        part["response"] = parts
     if message.error is not None:
         inspect["error"] = {"type": message.error.type}
         if capture.content and text == "":
@@ -317,7 +319,7 @@ def _tool_response_part(
 
 def _other(content: Any, capture: Capture) -> list[Json]:
     """Content of a type that is unknown here: its type and, captured, its JSON."""
-    part: Json = {"type": str(content.type)}
+    part: Json = {"type": str(getattr(content, "type", type(content).__name__))}
     if capture.content:
         part["inspect"] = {"content": _stripped(plain(content), capture)}
     return [part]
@@ -369,6 +371,22 @@ def _with(part: Json, inspect: Json) -> Json:
 
 def _is_text(parts: Sequence[Any]) -> bool:
     return len(parts) == 1 and _type(parts[0]) == "text" and "inspect" not in parts[0]
+
+
+def _is_part(value: Any) -> bool:
+    """Whether an element of a tool's response is a part of a message, not data of the tool's."""
+    return _type(value) in _RESPONSE_PARTS or (bool(_type(value)) and "inspect" in value)
+
+
+_RESPONSE_PARTS = {
+    "text",
+    "reasoning",
+    "blob",
+    "uri",
+    "file",
+    "server_tool_call",
+    "server_tool_call_response",
+}
 
 
 def _reads_as_text(parts: Sequence[Any]) -> bool:
@@ -559,7 +577,7 @@ def _tool_message(part: Mapping[str, Any], inspect: Mapping[str, Any]) -> ChatMe
     response = part.get("response", part.get("result"))
     as_list = inspect.get("content") == "list"
     content: Any
-    if isinstance(response, list) and response and all(_type(item) for item in response):
+    if isinstance(response, list) and (as_list or (response and all(map(_is_part, response)))):
         content = _content(response, as_list)
     elif as_list and isinstance(response, str):
         content = _content([{"type": "text", "content": response}] if response else [], as_list)
@@ -584,17 +602,19 @@ def _content(parts: Sequence[Any], as_list: bool) -> str | list[Any]:
         if len(parts) == 1 and isinstance(parts[0], str):
             return _string(parts[0])
         if _is_text(parts):
-            return _string(parts[0].get("content"))
-    responses = {
-        str(part.get("id")): part for part in parts if _type(part) == "server_tool_call_response"
-    }
+            return _part_text(parts[0])
+    responses: dict[str, list[Any]] = {}
+    for part in parts:
+        if _type(part) == "server_tool_call_response":
+            responses.setdefault(_string(part.get("id")), []).append(part)
     result = []
     for part in parts:
         if _type(part) == "server_tool_call":
-            result.append(_tool_use_content(part, responses.pop(str(part.get("id")), {})))
+            answers = responses.get(_string(part.get("id")))
+            result.append(_tool_use_content(part, answers.pop(0) if answers else {}))
         elif _type(part) != "server_tool_call_response":
             result.append(_part_content(part))
-    result.extend(_data_content(part) for part in responses.values())
+    result.extend(_data_content(part) for answers in responses.values() for part in answers)
     return result
 
 
@@ -607,10 +627,10 @@ def _part_content(part: Any) -> Any:
     kind = _type(part)
     if kind == "text":
         if "type" in inspect:  # stands in for media that was not captured
-            return ContentText(text=_string(part.get("content")))
-        return _validated(ContentText, {"text": _string(part.get("content"))}, inspect)
+            return ContentText(text=_part_text(part))
+        return _validated(ContentText, {"text": _part_text(part)}, inspect)
     if kind == "reasoning":
-        text = _string(part.get("content"))
+        text = _part_text(part)
         data: Json = {"reasoning": text}
         if "reasoning" in inspect and "summary" not in inspect and text:
             data["summary"] = text
@@ -775,6 +795,11 @@ _NO_LIMIT = 1 << 62
 
 def _type(part: Any) -> str:
     return str(part.get("type") or "") if isinstance(part, Mapping) else ""
+
+
+def _part_text(part: Mapping[str, Any]) -> str:
+    """The text of a part; some write it as providers do, under "text"."""
+    return _string(part["content"] if "content" in part else part.get("text"))
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
