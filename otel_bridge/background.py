@@ -22,13 +22,13 @@ class BackgroundThread:
         self.failed = 0
         self._name = name
         self._limit = limit
-        self._items: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._items: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
         self._closed = False
         self._seen: set[type[Exception]] = set()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
-    def submit(self, item: Callable[[], None]) -> bool:
+    def submit(self, item: Callable[[], object]) -> bool:
         """Queue an item. False if it was refused."""
         if self._closed or self._items.qsize() >= self._limit:
             self.refused += 1

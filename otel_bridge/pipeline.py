@@ -13,7 +13,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from opentelemetry.context import (
@@ -88,6 +88,7 @@ class Destination(SpanProcessor):
         self._queued_bytes = 0
         self._in_flight = 0
         self._flush_by: float | None = None
+        self._flushed = True
         self._closed = False
         self._dead = False
         self._delivered = 0
@@ -120,13 +121,19 @@ class Destination(SpanProcessor):
             if len(self._queue) == 1 or self._batch_ready():
                 self._changed.notify_all()
 
+    def request_flush(self, deadline: float) -> None:
+        """Send without waiting for full batches until `deadline` (of `time.monotonic`)."""
+        with self._changed:
+            self._flush_by = max(deadline, self._flush_by or 0)
+            self._flushed = False
+            self._changed.notify_all()
+
     def force_flush(self, timeout_millis: int = 30000) -> bool:
         """Send what is queued now. True if nothing is left after at most `timeout_millis`."""
         deadline = time.monotonic() + timeout_millis / 1000
+        self.request_flush(deadline)
         with self._changed:
-            self._flush_by = max(deadline, self._flush_by or 0)
-            self._changed.notify_all()
-            while self._queue or self._in_flight:
+            while not self._dead and (self._queue or self._in_flight or not self._flushed):
                 remaining = deadline - time.monotonic()
                 if remaining <= 0:
                     return False
@@ -182,6 +189,9 @@ class Destination(SpanProcessor):
                 batch = self._next_batch(pause)
                 if batch is None:
                     break
+                if not batch:
+                    self._flush_exporter()
+                    continue
                 reason = self._export(batch, errors)
                 with self._changed:
                     if not self._closed:
@@ -197,7 +207,7 @@ class Destination(SpanProcessor):
             self._exporter.shutdown()
 
     def _next_batch(self, pause: float) -> list[ReadableSpan] | None:
-        """The next spans to send; None when there is nothing more to do."""
+        """The next spans to send; none of them to flush the exporter; None to stop."""
         with self._changed:
             waited_from = time.monotonic()
             while True:
@@ -210,6 +220,8 @@ class Destination(SpanProcessor):
                     if flushing or (full and waited >= pause):
                         break
                     self._changed.wait(max(0.01, max(self._batch_delay, pause) - waited))
+                elif not self._flushed:
+                    return []
                 else:
                     self._changed.wait()
                     waited_from = time.monotonic()
@@ -238,6 +250,17 @@ class Destination(SpanProcessor):
         if result is SpanExportResult.SUCCESS:
             return None
         return errors.last or "the exporter failed without saying why"
+
+    def _flush_exporter(self) -> None:
+        assert self._exporter is not None
+        left = max(0.0, (self._flush_by or 0.0) - time.monotonic())
+        try:
+            self._exporter.force_flush(int(left * 1000))
+        except Exception as error:  # the boundary of the thread: reported
+            self._tell(f"{type(error).__name__}: {error}")
+        with self._changed:
+            self._flushed = True
+            self._changed.notify_all()
 
     def _die(self, reason: str) -> None:
         with self._changed:
@@ -295,7 +318,7 @@ def span_bytes(span: ReadableSpan) -> int:
     return size + 64 * len(span.events)
 
 
-# --- provider and OTLP exporter, as the OTEL_* variables say ----------------------------------
+# --- the provider, as the OTEL_* variables say -------------------------------------------------
 
 _LIMITS = {
     "max_span_attributes": ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "OTEL_ATTRIBUTE_COUNT_LIMIT"),
@@ -329,56 +352,3 @@ def tracer_provider(destinations: Sequence[SpanProcessor]) -> TracerProvider:
     for destination in destinations:
         provider.add_span_processor(destination)
     return provider
-
-
-@dataclass(frozen=True, slots=True)
-class OtlpTarget:
-    """An OTLP endpoint that the OTEL_EXPORTER_OTLP_* variables name."""
-
-    protocol: str
-    traces_url: str
-    """The address for http/protobuf, with its path; for grpc, the endpoint as given."""
-
-    def open(self) -> SpanExporter:
-        """Make the exporter. It reads headers, timeout, TLS and compression from OTEL_* itself."""
-        if self.protocol == "grpc":
-            from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import (
-                OTLPSpanExporter as GrpcExporter,
-            )
-
-            return GrpcExporter()
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import (
-            OTLPSpanExporter as HttpExporter,
-        )
-
-        return HttpExporter()
-
-
-def otlp_target(environ: Mapping[str, str] = os.environ) -> OtlpTarget | None:
-    """The OTLP endpoint of the environment; None if there is none.
-
-    Raises ValueError for a protocol that is not http/protobuf or grpc.
-    """
-    if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
-        return None
-    if environ.get("OTEL_TRACES_EXPORTER", "").strip().lower() == "none":
-        return None
-    traces = environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "").strip()
-    base = environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", "").strip()
-    if not traces and not base:
-        return None
-    protocol, variable = "http/protobuf", ""
-    for variable in ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"):
-        if environ.get(variable, "").strip():
-            protocol = environ[variable].strip().lower()
-            break
-    if protocol not in ("http/protobuf", "grpc"):
-        raise ValueError(f"{variable}={protocol!r}: accepted are 'http/protobuf' and 'grpc'")
-    if protocol == "grpc" or traces:
-        return OtlpTarget(protocol, traces or base)
-    return OtlpTarget(protocol, base.rstrip("/") + "/v1/traces")
-
-
-def sdk_disabled(environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether OTEL_SDK_DISABLED turns all tracing off."""
-    return environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"

@@ -142,14 +142,19 @@ class SampleRecorder:
         self._tool_spans: dict[str, str] = {}
         self._tool_order: list[str] = []
 
-    def add(self, event: Event, tool_event: str | None = None) -> list[SpanData]:
+    def add(
+        self, event: Event, tool_event: str | None = None, *, settled: bool = True
+    ) -> list[SpanData]:
         """Take in a live event and return the spans that it completes.
 
         `tool_event` is, for the beginning of a tool span, the uuid of the ToolEvent that follows
-        it in the transcript. A call is complete when it has `completed`; what is delivered again,
-        or fails, or never ends, waits for the end of the sample.
+        it in the transcript. `settled` is False for an event that is still being changed. A call
+        is complete when it has `completed`; what fails, or never ends, waits for the end of the
+        sample.
         """
         self._events.append(event)
+        if not settled:
+            return []
         if event.event == "span_begin" and tool_event is not None:
             self._tool_spans[tool_event] = event.id
         if event.event == "model":

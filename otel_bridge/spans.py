@@ -545,7 +545,7 @@ def inspect_span(
         title = f"{sc.OPERATION_INVOKE_AGENT} {name}"
         attributes[sc.GEN_AI_OPERATION_NAME] = sc.OPERATION_INVOKE_AGENT
         attributes[sc.GEN_AI_AGENT_NAME] = name
-    elif type in ("scorer", "scorers"):
+    elif type == "scorer":
         attributes[sc.OPENINFERENCE_SPAN_KIND] = "EVALUATOR"
     elif type != "tool":
         attributes[sc.OPENINFERENCE_SPAN_KIND] = "CHAIN"
@@ -670,11 +670,12 @@ def model_span(
     if event.request_ids:
         attributes[sc.INSPECT_MODEL_REQUEST_IDS] = _json(event.request_ids, capture)
     response = event.call.response if event.call is not None else None
-    if isinstance(response, Mapping) and isinstance(response.get("id"), str):
-        attributes[sc.GEN_AI_RESPONSE_ID] = response["id"]
+    response_id = response.get("id") if isinstance(response, Mapping) else None
+    if isinstance(response_id, str):
+        attributes[sc.GEN_AI_RESPONSE_ID] = response_id
 
     output = event.output
-    cut_off = event.completed is None and event.error is None
+    cut_off = bool(event.pending) and event.error is None
     if not cut_off and event.error is None:
         if output.model:
             attributes[sc.GEN_AI_RESPONSE_MODEL] = output.model
@@ -721,7 +722,7 @@ def model_span(
 
 def tool_definitions(event: ModelEvent, capture: Capture) -> str | None:
     """The tools offered to the model, as JSON; None without tools."""
-    return _json(tools_to_genai(event.tools), capture) if event.tools else None
+    return _json(tools_to_genai(event.tools, capture), capture) if event.tools else None
 
 
 _REQUEST_FIELDS = {
@@ -831,7 +832,7 @@ def tool_span(
         attributes[sc.INSPECT_TOOL_FAILED] = event.failed
     if capture.content:
         attributes[sc.GEN_AI_TOOL_CALL_ARGUMENTS] = _json(event.arguments, capture)
-        if event.completed is not None:
+        if not event.pending:
             attributes[sc.GEN_AI_TOOL_CALL_RESULT] = (
                 clean_text(_media_free(event.result, capture), capture.max_value_bytes)
                 if isinstance(event.result, str)
@@ -847,7 +848,7 @@ def tool_span(
         attributes[sc.ERROR_TYPE] = attributes[sc.INSPECT_TOOL_ERROR] = event.error.type
         message = _first_line(event.error.message, capture)
         events.append(_exception(event.error.type, event.error.message, None, end_ns, capture))
-    elif event.completed is None:
+    elif event.pending:
         status, message = "error", "did not finish"
         attributes[sc.ERROR_TYPE] = "cancelled"
         attributes[sc.INSPECT_CUT_OFF] = True
@@ -899,7 +900,7 @@ def sandbox_span(
                 attributes[name] = clean_text(_media_free(text, capture), capture.max_value_bytes)
         if event.options:
             attributes[sc.INSPECT_SANDBOX_OPTIONS] = _json(event.options, capture)
-    cut_off = event.completed is None
+    cut_off = bool(event.pending)
     if cut_off:
         attributes[sc.INSPECT_CUT_OFF] = True
     return SpanData(
@@ -910,7 +911,8 @@ def sandbox_span(
         start_ns=start_ns,
         end_ns=max(start_ns, end_ns),
         attributes=attributes,
-        status="unset" if cut_off else "ok",
+        status="error" if cut_off else "ok",
+        status_message="did not finish" if cut_off else None,
     )
 
 
@@ -971,9 +973,12 @@ def _fields(event: Event) -> Iterable[tuple[str, Any]]:
 
 def _event_place(event: Event, attempt: int, capture: Capture) -> dict[str, AttributeValue]:
     """What every span or span event made from one Inspect event says of it."""
-    attributes: dict[str, AttributeValue] = {sc.INSPECT_WORKING_START: event.working_start}
+    attributes: dict[str, AttributeValue] = {}
     if event.uuid:
         attributes[sc.INSPECT_EVENT_UUID] = event.uuid
+    if event.uuid or "working_start" in event.model_fields_set:
+        # reading a log from before there was one makes a new one up
+        attributes[sc.INSPECT_WORKING_START] = event.working_start
     if event.metadata and capture.content:
         attributes[sc.INSPECT_EVENT_METADATA] = _json(event.metadata, capture)
     working_time = getattr(event, "working_time", None)

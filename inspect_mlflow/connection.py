@@ -1,0 +1,155 @@
+"""The MLflow of one evaluation run: its client, its experiment, and the runs made in it."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from inspect_mlflow.config import redact
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Experiment
+
+    from inspect_mlflow.config import MLflowSettings
+
+
+class ConnectionFailed(Exception):
+    """MLflow can't be used; the message names the address and says what would help."""
+
+
+@dataclass
+class Connection:
+    """Opened once, by whichever thread needs it first. Touches no global state of MLflow."""
+
+    uri: str
+    experiment_name: str
+    experiment_id: str | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _opened: tuple[MlflowClient, str] | ConnectionFailed | None = None
+    _runs: dict[str, Future[str]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, settings: MLflowSettings) -> Connection:
+        """The connection that settings with a tracking URI describe."""
+        assert settings.tracking_uri is not None
+        return cls(settings.tracking_uri, settings.experiment_name, settings.experiment_id)
+
+    def open(self) -> tuple[MlflowClient, str]:
+        """The client and the id of the experiment, which is created if there is none. Blocks.
+
+        Raises
+        ------
+        ConnectionFailed
+            If the server can't be reached or refuses, or the experiment is deleted.
+        """
+        with self._lock:
+            if self._opened is None:
+                try:
+                    self._opened = self._open()
+                except ConnectionFailed as error:
+                    self._opened = error
+            if isinstance(self._opened, ConnectionFailed):
+                raise self._opened
+            return self._opened
+
+    @property
+    def is_http(self) -> bool:
+        """Whether there is an MLflow server, as opposed to its database."""
+        return self.uri.startswith(("http://", "https://"))
+
+    def run(self, key: str) -> Future[str]:
+        """The MLflow run of an Inspect run or eval id; done when it has been created."""
+        with self._lock:
+            return self._runs.setdefault(key, Future())
+
+    def _open(self) -> tuple[MlflowClient, str]:
+        import requests
+        from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
+
+        try:
+            if self.is_http:
+                # find out in seconds whether there is a server: MLflow's client tries for minutes
+                self.request("/health", "GET", max_retries=1, timeout=5)
+            client = MlflowClient(tracking_uri=self.uri)
+            return client, self._experiment(client)
+        except (MlflowException, requests.RequestException) as error:
+            raise ConnectionFailed(f"MLflow at {redact(self.uri)}: {_short(error)}") from error
+
+    def request(self, path: str, method: str, **kwargs: Any) -> Any:
+        """A request to the server through MLflow's own client: its credentials, CA and headers.
+
+        Keyword arguments and the response are those of `mlflow.utils.rest_utils.http_request`.
+        """
+        from mlflow.utils import rest_utils
+        from mlflow.utils.credentials import get_default_host_creds
+
+        send: Any = rest_utils.http_request
+        credentials: Any = get_default_host_creds
+        return send(credentials(self.uri), path, method, raise_on_status=False, **kwargs)
+
+    def _experiment(self, client: MlflowClient) -> str:
+        from mlflow.exceptions import MlflowException
+
+        experiment: Experiment | None
+        if self.experiment_id is not None:
+            experiment = client.get_experiment(self.experiment_id)
+        else:
+            experiment = client.get_experiment_by_name(self.experiment_name)
+            if experiment is None:
+                try:
+                    return str(
+                        client.create_experiment(
+                            self.experiment_name,
+                            tags={"mlflow.experimentKind": "genai_development"},
+                        )
+                    )
+                except MlflowException:
+                    # another evaluation may have created it in between
+                    experiment = client.get_experiment_by_name(self.experiment_name)
+                    if experiment is None:
+                        raise
+        if experiment.lifecycle_stage != "active":
+            raise ConnectionFailed(
+                f"MLflow at {redact(self.uri)}: the experiment {experiment.name!r} is deleted. "
+                "Restore it (mlflow experiments restore --experiment-id "
+                f"{experiment.experiment_id}), or name another with MLFLOW_EXPERIMENT_NAME."
+            )
+        return str(experiment.experiment_id)
+
+
+class Connections:
+    """The connections of the running evaluations, shared by their two hooks."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, tuple[Connection, int]] = {}
+
+    def acquire(self, run_id: str, settings: MLflowSettings) -> Connection:
+        """The connection of a run; to be released as often as it was acquired."""
+        connection, users = self._open.get(run_id, (None, 0))
+        if connection is None:
+            connection = Connection.of(settings)
+        self._open[run_id] = (connection, users + 1)
+        return connection
+
+    def release(self, run_id: str) -> None:
+        """Let go of a connection."""
+        if run_id in self._open:
+            connection, users = self._open.pop(run_id)
+            if users > 1:
+                self._open[run_id] = (connection, users - 1)
+
+
+connections = Connections()
+
+
+def _short(error: Exception) -> str:
+    """The part of an error that a person needs: its innermost cause, on one line."""
+    cause: BaseException = error
+    while cause.__cause__ is not None or cause.__context__ is not None:
+        cause = cause.__cause__ or cause.__context__ or cause
+    text = str(cause) or type(cause).__name__
+    return " ".join(text.split())[:300]

@@ -1,0 +1,222 @@
+"""The tracing hook: an evaluation's life cycle → spans for MLflow and any OTLP endpoint."""
+
+from __future__ import annotations
+
+import logging
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from inspect_ai.hooks import (
+    Hooks,
+    RunEnd,
+    RunStart,
+    SampleAttemptEnd,
+    SampleEnd,
+    SampleEvent,
+    SampleStart,
+    TaskEnd,
+    TaskStart,
+)
+
+from inspect_mlflow.activation import activation, is_on
+
+if TYPE_CHECKING:
+    from inspect_ai.event import SpanBeginEvent
+
+    from inspect_mlflow.config import MLflowSettings
+    from inspect_mlflow.connection import Connection
+    from otel_bridge.live import LiveRun
+    from otel_bridge.pipeline import Delivery, Destination
+
+logger = logging.getLogger("inspect_mlflow")
+
+_LOOK_BACK = 200
+"""How many of the newest transcript events are searched for the event of a tool span."""
+
+
+class MlflowTracingHooks(Hooks):
+    """Spans of every run, task, sample, solver, model call, tool call and score.
+
+    Handlers only queue what they are given; conversion and delivery happen on other threads.
+    """
+
+    def __init__(self) -> None:
+        self._runs: dict[str, _Run] = {}
+
+    def enabled(self) -> bool:
+        """Whether tracing is on, and there is somewhere to send spans."""
+        return bool(self._runs) or is_on("tracing")
+
+    async def on_run_start(self, data: RunStart) -> None:
+        """Open the destinations, in the background."""
+        self._runs[data.run_id] = _Run(data.run_id, activation().settings)
+
+    async def on_task_start(self, data: TaskStart) -> None:
+        """Note the task."""
+        if run := self._live(data.run_id):
+            run.begin_task(data.spec)
+
+    async def on_sample_start(self, data: SampleStart) -> None:
+        """Begin to record the sample."""
+        if run := self._live(data.run_id):
+            run.begin_sample(data.eval_id, data.sample_id, data.summary.id, data.summary.epoch)
+
+    async def on_sample_event(self, data: SampleEvent) -> None:
+        """Record an event."""
+        if run := self._live(data.run_id):
+            event = data.event
+            tool_event = None
+            if event.event == "span_begin" and event.type == "tool":
+                tool_event = _tool_event_of(event)
+            run.event(data.sample_id, event, tool_event)
+
+    async def on_sample_attempt_end(self, data: SampleAttemptEnd) -> None:
+        """End a failed attempt that is followed by another."""
+        if data.will_retry and (run := self._live(data.run_id)):
+            run.end_attempt(data.sample_id, data.error)
+
+    async def on_sample_end(self, data: SampleEnd) -> None:
+        """End the sample, with what only the finished sample knows."""
+        if run := self._live(data.run_id):
+            run.end_sample(data.eval_id, data.sample_id, data.sample)
+
+    async def on_task_end(self, data: TaskEnd) -> None:
+        """End the task."""
+        if run := self._live(data.run_id):
+            run.end_task(data.log)
+
+    async def on_run_end(self, data: RunEnd) -> None:
+        """End whatever is open, and wait a bounded time for the delivery."""
+        run = self._runs.pop(data.run_id, None)
+        if run is not None:
+            run.live.end_run(list(data.logs), data.exception)
+            await run.finish()
+
+    def _live(self, run_id: str) -> LiveRun | None:
+        run = self._runs.get(run_id)
+        return run.live if run is not None else None
+
+
+class _Run:
+    """A run that is traced: its settings, destinations, and what was reported about them."""
+
+    def __init__(self, run_id: str, settings: MLflowSettings) -> None:
+        from inspect_mlflow.connection import connections
+        from otel_bridge.live import LiveRun
+
+        self._run_id = run_id
+        self._settings = settings
+        self._connection: Connection | None = None
+        if settings.tracking_uri is not None:
+            self._connection = connections.acquire(run_id, settings)
+        self.live = LiveRun(
+            run_id,
+            self._destinations,
+            settings.trace_scope,
+            settings.capture,
+            version("inspect-mlflow"),
+        )
+
+    async def finish(self) -> None:
+        """Wait for the delivery, off the event loop, and say what did not arrive."""
+        from anyio import CancelScope, to_thread
+
+        from inspect_mlflow.connection import connections
+
+        try:
+            with CancelScope(shield=True):
+                deliveries = await to_thread.run_sync(
+                    self.live.finish, self._settings.flush_timeout, abandon_on_cancel=True
+                )
+        finally:
+            if self._connection is not None:
+                connections.release(self._run_id)
+        for delivery in deliveries:
+            _report(delivery)
+        if self.live.unconverted:
+            logger.warning("%d evaluation events were not traced.", self.live.unconverted)
+
+    def _destinations(self) -> list[Destination]:
+        """Called on the background thread: this imports the SDK and MLflow."""
+        from otel_bridge.otlp import otlp_target
+        from otel_bridge.pipeline import Destination
+
+        destinations = []
+        target = otlp_target()
+        connection = self._connection
+        if connection is not None:
+            destinations.append(
+                Destination("MLflow", lambda: _exporter(connection), on_trouble=_trouble)
+            )
+            if target is not None and same_endpoint(target.traces_url, connection.uri):
+                target = None  # the collector is this MLflow: spans are sent once
+        if target is not None:
+            name = f"OTLP {target.traces_url}"
+            destinations.append(Destination(name, target.open, on_trouble=_trouble))
+        return destinations
+
+
+def _exporter(connection: Connection) -> MlflowSpanExporter:
+    from inspect_mlflow.exporter import MlflowSpanExporter
+
+    return MlflowSpanExporter(connection, link_runs=is_on("tracking"))
+
+
+if TYPE_CHECKING:
+    from inspect_mlflow.exporter import MlflowSpanExporter
+
+
+def _trouble(destination: str, reason: str) -> None:
+    logger.warning(
+        "Spans can't be delivered to %s: %s. The evaluation goes on; the log has everything.",
+        destination,
+        reason,
+    )
+
+
+def _report(delivery: Delivery) -> None:
+    if delivery.lost:
+        logger.warning(
+            "%d of %d spans did not reach %s: %s.",
+            delivery.lost,
+            delivery.lost + delivery.delivered,
+            delivery.destination,
+            delivery.reason,
+        )
+
+
+def same_endpoint(traces_url: str, tracking_uri: str) -> bool:
+    """Whether an OTLP traces address is the MLflow server's own."""
+    if not tracking_uri.startswith(("http://", "https://")):
+        return False
+    return _address(traces_url) == _address(tracking_uri.rstrip("/") + "/v1/traces")
+
+
+def _address(url: str) -> tuple[str, str, int, str]:
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if host in ("localhost", "::1", "0.0.0.0"):
+        host = "127.0.0.1"
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    return parts.scheme, host, port, parts.path.rstrip("/")
+
+
+def _tool_event_of(begin: SpanBeginEvent) -> str | None:
+    """The uuid of the ToolEvent that follows the beginning of its span in the transcript.
+
+    It is delivered only when the call is over, and says nothing of its span. None if it can't be
+    seen: then the tool's span waits for the end of the sample, whose log has the order.
+    """
+    from inspect_ai.log import transcript
+
+    following = None
+    for distance, event in enumerate(reversed(transcript().history.resident_events)):
+        if event is begin:
+            if following is not None and following.event == "tool":
+                return following.uuid
+            return None
+        if distance > _LOOK_BACK:
+            return None
+        following = event
+    return None

@@ -1,0 +1,159 @@
+"""A running evaluation → spans: hook calls in, conversion and delivery in the background."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from otel_bridge.background import BackgroundThread
+
+if TYPE_CHECKING:
+    from inspect_ai.event import Event
+    from inspect_ai.log import EvalError, EvalLog, EvalSample, EvalSpec
+
+    from otel_bridge.pipeline import Delivery, Destination
+    from otel_bridge.recorder import RunRecorder, SampleRecorder
+    from otel_bridge.spans import ScopeSetting, SpanData
+    from otel_bridge.tracer import SpanTracer
+    from otel_bridge.values import Capture
+
+
+class LiveRun:
+    """One evaluation run on its way to its destinations.
+
+    All methods but `finish` return at once: they put what they are given on a queue, in order,
+    for a background thread that converts it. Importing what that takes happens there as well.
+    """
+
+    def __init__(
+        self,
+        run_id: str,
+        destinations: Callable[[], Sequence[Destination]],
+        scope: ScopeSetting,
+        capture: Capture,
+        version: str | None = None,
+    ) -> None:
+        self._run_id = run_id
+        self._make_destinations = destinations
+        self._scope = scope
+        self._capture = capture
+        self._version = version
+        self._destinations: Sequence[Destination] = ()
+        self._samples: dict[str, SampleRecorder] = {}
+        self._recorder: RunRecorder
+        self._tracer: SpanTracer
+        self._thread = BackgroundThread("inspect-spans")
+        self._thread.submit(self._open)
+
+    # --- from the hooks ------------------------------------------------------------------------
+
+    def begin_task(self, spec: EvalSpec) -> None:
+        """A task starts."""
+        self._thread.submit(partial(self._begin_task, spec))
+
+    def begin_sample(self, eval_id: str, uuid: str, id: int | str, epoch: int) -> None:
+        """A sample starts (again)."""
+        self._thread.submit(partial(self._begin_sample, eval_id, uuid, id, epoch))
+
+    def event(self, uuid: str, event: Event, tool_event: str | None = None) -> None:
+        """An event of a sample: see `SampleRecorder.add`."""
+        # read here: the evaluation goes on changing the event while it waits in the queue
+        settled = event.event != "model" or event.completed is not None
+        self._thread.submit(partial(self._event, uuid, event, tool_event, settled))
+
+    def end_attempt(self, uuid: str, error: EvalError | None) -> None:
+        """An attempt of a sample failed, and it is tried again."""
+        self._thread.submit(partial(self._end_attempt, uuid, error, time.time_ns()))
+
+    def end_sample(self, eval_id: str, uuid: str, sample: EvalSample) -> None:
+        """A sample is finished."""
+        self._thread.submit(partial(self._end_sample, eval_id, uuid, sample))
+
+    def end_task(self, log: EvalLog) -> None:
+        """A task is finished; only the header of its log is used."""
+        self._thread.submit(partial(self._end_task, log))
+
+    def end_run(self, logs: Sequence[EvalLog], error: BaseException | None) -> None:
+        """The run is over; whatever is still open is ended."""
+        self._thread.submit(partial(self._end_run, logs, error))
+
+    # --- at the end ----------------------------------------------------------------------------
+
+    def finish(self, timeout: float) -> list[Delivery]:
+        """Wait until all is delivered, at most `timeout` seconds, then stop. Blocks."""
+        deadline = time.monotonic() + timeout
+        self._thread.flush(timeout)
+        self._thread.close()
+        for destination in self._destinations:
+            destination.request_flush(deadline)
+        for destination in self._destinations:
+            remaining = max(0.0, deadline - time.monotonic())
+            destination.force_flush(int(remaining * 1000))
+        for destination in self._destinations:
+            destination.shutdown()
+        return [destination.delivery() for destination in self._destinations]
+
+    @property
+    def unconverted(self) -> int:
+        """How many hook calls could not be turned into spans."""
+        return self._thread.refused + self._thread.failed
+
+    # --- on the background thread --------------------------------------------------------------
+
+    def _open(self) -> None:
+        from otel_bridge.pipeline import tracer_provider
+        from otel_bridge.recorder import RunRecorder
+        from otel_bridge.tracer import SpanTracer
+
+        self._recorder = RunRecorder(self._run_id, self._scope, self._capture)
+        self._destinations = self._make_destinations()
+        self._tracer = SpanTracer(tracer_provider(self._destinations), self._version)
+
+    def _emit(self, spans: Sequence[SpanData]) -> None:
+        self._tracer.emit(spans)
+
+    def _begin_task(self, spec: EvalSpec) -> None:
+        self._recorder.begin_task(spec)
+
+    def _begin_sample(
+        self, eval_id: str, uuid: str, id: int | str, epoch: int
+    ) -> SampleRecorder | None:
+        if uuid not in self._samples:
+            recorder = self._recorder.begin_sample(eval_id, uuid, id, epoch)
+            if recorder is not None:
+                self._samples[uuid] = recorder
+        return self._samples.get(uuid)
+
+    def _event(self, uuid: str, event: Event, tool_event: str | None, settled: bool) -> None:
+        recorder = self._samples.get(uuid)
+        if recorder is not None:
+            self._emit(recorder.add(event, tool_event, settled=settled))
+
+    def _end_attempt(self, uuid: str, error: EvalError | None, ended_ns: int) -> None:
+        recorder = self._samples.get(uuid)
+        if recorder is not None:
+            self._emit(recorder.end_attempt(error, ended_ns))
+
+    def _end_sample(self, eval_id: str, uuid: str, sample: EvalSample) -> None:
+        # a sample that failed before it could start comes here without having begun
+        recorder = self._begin_sample(eval_id, uuid, sample.id, sample.epoch)
+        if recorder is not None:
+            del self._samples[uuid]
+            self._emit(self._recorder.end_sample(recorder, sample))
+
+    def _end_task(self, log: EvalLog) -> None:
+        self._emit(self._recorder.end_task(log))
+
+    def _end_run(self, logs: Sequence[EvalLog], error: BaseException | None) -> None:
+        from inspect_ai.log import EvalLog
+
+        for recorder in self._samples.values():
+            self._emit(self._recorder.end_sample(recorder, None))
+        self._samples.clear()
+        by_id = {log.eval.eval_id: log for log in logs}
+        for spec in self._recorder.open_tasks():
+            log = by_id.get(spec.eval_id) or EvalLog(eval=spec, status="cancelled")
+            self._emit(self._recorder.end_task(log))
+        self._emit(self._recorder.end(error))
