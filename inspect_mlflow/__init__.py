@@ -4,12 +4,29 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from inspect_mlflow.comparison import (
+        ComparisonResult,
+        MetricComparison,
+        SampleComparison,
+        compare_evals,
+    )
     from inspect_mlflow.tracing import MlflowTracingHooks
     from inspect_mlflow.tracking import MlflowTrackingHooks
 
-__all__ = ["MlflowTracingHooks", "MlflowTrackingHooks"]
+__all__ = [
+    "ComparisonResult",
+    "MetricComparison",
+    "MlflowTracingHooks",
+    "MlflowTrackingHooks",
+    "SampleComparison",
+    "compare_evals",
+]
 
 _HOMES = {
+    "ComparisonResult": "inspect_mlflow.comparison",
+    "MetricComparison": "inspect_mlflow.comparison",
+    "SampleComparison": "inspect_mlflow.comparison",
+    "compare_evals": "inspect_mlflow.comparison",
     "MlflowTracingHooks": "inspect_mlflow.tracing",
     "MlflowTrackingHooks": "inspect_mlflow.tracking",
 }

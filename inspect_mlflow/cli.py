@@ -1,5 +1,8 @@
 """The `inspect-mlflow` command."""
 
+import sys
+from typing import Any
+
 import click
 
 
@@ -7,3 +10,55 @@ import click
 @click.version_option(package_name="inspect-mlflow")
 def main() -> None:
     """Inspect AI evaluations in MLflow: traces, runs, artifacts and comparisons."""
+
+
+@main.command()
+@click.argument("baseline")
+@click.argument("candidate")
+@click.option("--scorer", "scorers", multiple=True, help="Compare only this scorer; repeatable.")
+@click.option(
+    "--significance", type=float, default=0.05, show_default=True, help="Level of the tests."
+)
+@click.option(
+    "--threshold",
+    type=float,
+    default=0.0,
+    show_default=True,
+    help="Change of a sample's score up to which it counts as unchanged.",
+)
+@click.option(
+    "--format",
+    "output_format",
+    type=click.Choice(["text", "json", "markdown", "html", "junit"]),
+    help="Format of the report  [default: by the suffix of --output, else text]",
+)
+@click.option("--output", type=click.Path(dir_okay=False), help="Write the report to this file.")
+@click.option(
+    "--fail-on",
+    type=click.Choice(["never", "regression", "significant"]),
+    default="never",
+    show_default=True,
+    help="Exit with 1 when any sample scored worse, or any metric is significantly worse.",
+)
+@click.option(
+    "--margin",
+    type=float,
+    help="Exit with 1 unless every metric's interval lies above -MARGIN (non-inferiority).",
+)
+@click.option(
+    "--strict",
+    is_flag=True,
+    help="Compare whole inputs and targets, and exit with 2 when any differ.",
+)
+@click.option("--log-to-mlflow", is_flag=True, help="Log the comparison as an MLflow run.")
+@click.option("--tracking-uri", help="MLflow tracking URI  [default: MLflow's own]")
+@click.option("--experiment-name", help="MLflow experiment for --log-to-mlflow.")
+def compare(**options: Any) -> None:
+    """Compare two evaluations, BASELINE and CANDIDATE, of the same samples.
+
+    Each is a path or URL of an Inspect log, or runs:/<run_id> for the log of an MLflow run. Exit
+    code 0, 1 when a gate failed, 2 on bad input.
+    """
+    from inspect_mlflow.comparison.command import run_compare
+
+    sys.exit(run_compare(**options))

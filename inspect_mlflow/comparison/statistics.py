@@ -879,8 +879,9 @@ def _is_binary(values: Floats) -> bool:
 
 
 def _nonzero(differences: Sequence[float] | Floats) -> Floats:
-    values = np.asarray(differences, dtype=np.float64)
-    return values[values != 0]
+    values: Floats = np.asarray(differences, dtype=np.float64)
+    nonzero: Floats = values[values != 0]
+    return nonzero
 
 
 def _critical_value(significance: float) -> float:
@@ -917,5 +918,5 @@ def _check_enumerable(nonzero: Floats) -> None:
 def _check_counts(lost: int, gained: int, n: int | None = None) -> None:
     if min(lost, gained) < 0:
         raise ValueError("counts are not negative")
-    if n is not None and not lost + gained <= n or n == 0:
+    if n is not None and (n < 1 or lost + gained > n):
         raise ValueError(f"{lost} + {gained} counts do not fit into {n} pairs")

@@ -1,0 +1,390 @@
+"""Reads an evaluation from a file, an `EvalLog` or an MLflow run into what a comparison needs.
+
+Stored logs are read by header and sample summaries. Full samples are read only when the caller
+filters them, asks for their whole content, or when the header says that samples were invalidated.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from inspect_ai.log import (
+    EvalLog,
+    EvalLogInfo,
+    EvalSample,
+    EvalSampleSummary,
+    read_eval_log,
+    read_eval_log_sample_summaries,
+)
+from inspect_ai.model import ModelUsage
+from inspect_ai.scorer import Value
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+__all__ = [
+    "ARTIFACT_FOLDER",
+    "EvalSource",
+    "LoadedEval",
+    "SampleFilter",
+    "SampleRecord",
+    "SampleUsage",
+    "UnreadableLogError",
+    "content_digest",
+    "load_eval",
+    "records_from_samples",
+]
+
+ARTIFACT_FOLDER = "eval_logs"
+"""Folder of a run's artifacts that holds its Inspect log."""
+
+_RUN_PREFIX = "runs:/"
+# What a comparison never looks at, and what makes full samples large.
+_HEAVY_FIELDS = {"messages", "output", "events", "store"}
+_SHORTENED = "...\n(content truncated)"
+
+EvalSource = str | os.PathLike[str] | EvalLog | EvalLogInfo
+SampleFilter = Callable[[EvalSample], bool]
+
+
+class UnreadableLogError(ValueError):
+    """A source cannot be read as an Inspect log; the cause is attached."""
+
+
+class SampleUsage(NamedTuple):
+    """What one sample execution took: tokens, US dollars, seconds; None where not recorded."""
+
+    input_tokens: float | None
+    output_tokens: float | None
+    total_tokens: float | None
+    cost: float | None
+    total_time: float | None
+    working_time: float | None
+
+
+class SampleRecord(NamedTuple):
+    """One sample execution, reduced to what a comparison needs."""
+
+    id: int | str
+    epoch: int
+    scores: Mapping[str, Value]
+    errored: bool
+    digest: bytes
+    shortened: bool
+    """The digest covers only the beginning of the content."""
+    usage: SampleUsage
+
+
+@dataclass(frozen=True)
+class LoadedEval:
+    """One evaluation: its header and its samples.
+
+    Parameters
+    ----------
+    name
+        The source, as a reader would look for it.
+    header
+        The log without its samples.
+    samples
+        Records of the sample executions, filtered ones and invalidated ones left out.
+    invalidated
+        How many sample executions were left out because they were invalidated.
+    filtered
+        Whether a sample filter was applied.
+    run_id
+        MLflow run the log came from.
+    """
+
+    name: str
+    header: EvalLog
+    samples: list[SampleRecord] = field(repr=False)
+    invalidated: int = 0
+    filtered: bool = False
+    run_id: str | None = None
+
+
+def load_eval(
+    source: EvalSource,
+    sample_filter: SampleFilter | None = None,
+    full_content: bool = False,
+    tracking_uri: str | None = None,
+) -> LoadedEval:
+    """Load an evaluation for comparison.
+
+    Parameters
+    ----------
+    source
+        Path or URL that Inspect reads, an `EvalLog` (without samples it is read from its
+        location), or ``runs:/<run_id>`` for the log among an MLflow run's artifacts, optionally
+        followed by the artifact's path.
+    sample_filter
+        Keeps the samples for which it returns true; reads full samples.
+    full_content
+        Digest whole inputs and targets instead of what sample summaries keep of them.
+    tracking_uri
+        MLflow tracking URI of ``runs:/`` sources; MLflow's own default when None.
+
+    Returns
+    -------
+    LoadedEval
+        Header and sample records.
+
+    Raises
+    ------
+    UnreadableLogError
+        The source is no log that can be read.
+    """
+    if isinstance(source, EvalLog):
+        name = source.location or source.eval.eval_id
+        if source.samples is not None or not source.location:
+            return _from_samples(name, source, source.samples or [], sample_filter, full_content)
+        return _from_file(name, source.location, sample_filter, full_content)
+    location = source.name if isinstance(source, EvalLogInfo) else os.fspath(source)
+    if location.startswith(_RUN_PREFIX):
+        return _from_run(location, sample_filter, full_content, tracking_uri)
+    return _from_file(location, location, sample_filter, full_content)
+
+
+def _from_file(
+    name: str, location: str, sample_filter: SampleFilter | None, full_content: bool
+) -> LoadedEval:
+    # One boundary for all that storage, zip, JSON and validation can raise on foreign input.
+    try:
+        if not location.endswith(".eval"):
+            # A JSON log has no summaries of its own, so it is parsed once and as a whole.
+            log = read_eval_log(location)
+        else:
+            log = read_eval_log(location, header_only=True)
+            if sample_filter is not None:
+                log = read_eval_log(location)
+            elif full_content or log.invalidated:
+                log = read_eval_log(location, exclude_fields=_HEAVY_FIELDS)
+        summaries = read_eval_log_sample_summaries(location) if log.samples is None else []
+    except Exception as error:
+        detail = str(error).strip().split("\n")[0] or type(error).__name__
+        raise UnreadableLogError(f"cannot read {name!r} as an Inspect log: {detail}") from error
+    if log.samples is not None:
+        return _from_samples(name, log, log.samples, sample_filter, full_content)
+    return LoadedEval(name, log, [_record(summary, summary.error) for summary in summaries])
+
+
+def _from_samples(
+    name: str,
+    log: EvalLog,
+    samples: Iterable[EvalSample],
+    sample_filter: SampleFilter | None,
+    full_content: bool,
+) -> LoadedEval:
+    kept = [sample for sample in samples if sample_filter is None or sample_filter(sample)]
+    valid = [sample for sample in kept if sample.invalidation is None]
+    return LoadedEval(
+        name=name,
+        header=log.model_copy(update={"samples": None, "reductions": None}),
+        samples=records_from_samples(valid, full_content),
+        invalidated=len(kept) - len(valid),
+        filtered=sample_filter is not None,
+    )
+
+
+def records_from_samples(
+    samples: Iterable[EvalSample], full_content: bool = False
+) -> list[SampleRecord]:
+    """Reduce full samples to records.
+
+    Parameters
+    ----------
+    samples
+        Samples of an `EvalLog`.
+    full_content
+        Digest whole inputs and targets. Otherwise long ones are shortened as in summaries, so that
+        a log in memory can be told from a stored one by the same digests.
+
+    Returns
+    -------
+    list of SampleRecord
+        In the order given.
+    """
+    return [_record(sample, sample.error, full_content) for sample in samples]
+
+
+def _from_run(
+    uri: str, sample_filter: SampleFilter | None, full_content: bool, tracking_uri: str | None
+) -> LoadedEval:
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    run_id, _, artifact = uri[len(_RUN_PREFIX) :].partition("/")
+    if not run_id:
+        raise UnreadableLogError(f"{uri!r} names no run: expected runs:/<run_id>")
+    client = MlflowClient(tracking_uri)
+    try:
+        run_id = client.get_run(run_id).info.run_id
+        candidates = [artifact] if artifact else _log_artifacts(client, run_id)
+        if not candidates:
+            raise UnreadableLogError(
+                f"MLflow run {run_id} has no Inspect log among its artifacts in "
+                f"{ARTIFACT_FOLDER}/; is it the run of a task, with artifact logging on?"
+            )
+        failures = []
+        for path in candidates:
+            with tempfile.TemporaryDirectory(prefix="inspect-mlflow-") as folder:
+                local = client.download_artifacts(run_id, path, folder)
+                try:
+                    loaded = _from_file(
+                        f"{_RUN_PREFIX}{run_id}", local, sample_filter, full_content
+                    )
+                except UnreadableLogError as error:
+                    failures.append(f"{path}: {error.__cause__}")
+                    continue
+            return LoadedEval(
+                name=loaded.name,
+                header=loaded.header,
+                samples=loaded.samples,
+                invalidated=loaded.invalidated,
+                filtered=loaded.filtered,
+                run_id=run_id,
+            )
+    except (MlflowException, OSError) as error:
+        detail = str(error).strip().split("\n")[0]
+        raise UnreadableLogError(f"cannot read {uri!r} from MLflow: {detail}") from error
+    raise UnreadableLogError(f"no artifact of {uri!r} is an Inspect log ({'; '.join(failures)})")
+
+
+def _log_artifacts(client: "MlflowClient", run_id: str) -> list[str]:
+    """Artifact paths that may hold the run's log: its `.eval` file, else what ends in `.json`."""
+    paths = [
+        item.path for item in client.list_artifacts(run_id, ARTIFACT_FOLDER) if not item.is_dir
+    ]
+    logs = sorted(path for path in paths if path.endswith(".eval"))
+    if len(logs) > 1:
+        raise UnreadableLogError(
+            f"MLflow run {run_id} has {len(logs)} Inspect logs; name one of them, such as "
+            f"{_RUN_PREFIX}{run_id}/{logs[0]}"
+        )
+    return logs or sorted(path for path in paths if path.endswith(".json"))
+
+
+def _record(
+    sample: EvalSample | EvalSampleSummary, error: object, full_content: bool = False
+) -> SampleRecord:
+    digest, shortened = content_digest(
+        sample.input, sample.target, sample.choices, shorten=not full_content
+    )
+    scores = sample.scores
+    return SampleRecord(
+        sample.id,
+        sample.epoch,
+        {name: score.value for name, score in scores.items()} if scores else {},
+        error is not None,
+        digest,
+        shortened,
+        _usage(sample.model_usage, sample.total_time, sample.working_time),
+    )
+
+
+def _usage(
+    by_model: Mapping[str, ModelUsage], total_time: float | None, working_time: float | None
+) -> SampleUsage:
+    if not by_model:
+        return SampleUsage(None, None, None, None, total_time, working_time)
+    read = output = total = 0
+    cost: float | None = None
+    for usage in by_model.values():
+        # Inspect's input_tokens leaves out what was read from or written to a cache.
+        read += usage.input_tokens
+        read += (usage.input_tokens_cache_read or 0) + (usage.input_tokens_cache_write or 0)
+        output += usage.output_tokens
+        total += usage.total_tokens
+        if usage.total_cost is not None:
+            cost = (cost or 0.0) + usage.total_cost
+    return SampleUsage(read, output, total, cost, total_time, working_time)
+
+
+_SUMMARY_LENGTH = 5120
+"""Characters of a text that Inspect keeps in a sample summary."""
+
+
+def content_digest(
+    content: str | list[Any],
+    target: str | list[str],
+    choices: list[str] | None = None,
+    shorten: bool = True,
+) -> tuple[bytes, bool]:
+    """Digest what a sample asks and expects.
+
+    Roles and contents of messages count; message ids and other bookkeeping do not.
+
+    Parameters
+    ----------
+    content
+        Input of the sample: a text or chat messages.
+    target
+        Expected answer or answers.
+    choices
+        Multiple-choice options.
+    shorten
+        Digest only what a sample summary keeps: the beginning of each text, and the kind of
+        anything that is no text.
+
+    Returns
+    -------
+    tuple of bytes and bool
+        The digest, and whether it covers less than the whole content.
+
+    Examples
+    --------
+    >>> content_digest("1+1", "2") == content_digest("1+1", "2")
+    True
+    >>> content_digest("1+1", "2") == content_digest("1+1", "3")
+    False
+    """
+    if (
+        type(content) is str
+        and type(target) is str
+        and choices is None
+        and len(content) <= _SUMMARY_LENGTH
+        and len(target) <= _SUMMARY_LENGTH
+    ):
+        plain = f"{len(content)}:{content}{target}"
+        return hashlib.blake2b(plain.encode(errors="surrogatepass"), digest_size=16).digest(), False
+    partial = False
+
+    def text(value: str) -> str:
+        nonlocal partial
+        if not shorten:
+            return value
+        if value.endswith(_SHORTENED):
+            value = value[: -len(_SHORTENED)]
+            partial = True
+        if len(value) > _SUMMARY_LENGTH:
+            partial = True
+        return value[:_SUMMARY_LENGTH]
+
+    def part(item: Any) -> Any:
+        nonlocal partial
+        if item.type == "text":
+            placeholder = item.text.startswith("(") and item.text.endswith(")")
+            # A summary writes "(Image)" in place of an image.
+            partial = partial or (shorten and placeholder and " " not in item.text)
+            return text(item.text)
+        if shorten:
+            partial = True
+            return f"({item.type.capitalize()})"
+        return item.model_dump(mode="json", exclude={"internal"})
+
+    def message(item: Any) -> Any:
+        parts = item.content
+        body = text(parts) if isinstance(parts, str) else [part(entry) for entry in parts]
+        return [item.role, body]
+
+    canonical = [
+        text(content) if isinstance(content, str) else [message(item) for item in content],
+        text(target) if isinstance(target, str) else [text(item) for item in target],
+        choices,
+    ]
+    encoded = json.dumps(canonical, sort_keys=True).encode()
+    return hashlib.blake2b(encoded, digest_size=16).digest(), partial
