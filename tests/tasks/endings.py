@@ -21,7 +21,7 @@ from inspect_ai.model import (
 from inspect_ai.scorer import CORRECT, Score, Scorer, Target, accuracy, includes, scorer
 from inspect_ai.solver import Generate, Solver, TaskState, generate, solver, use_tools
 from inspect_ai.tool import Tool, ToolChoice, ToolInfo, tool
-from inspect_ai.util import token_limit
+from inspect_ai.util import Limit, token_limit
 
 Place = Literal["solver", "model", "tool", "scorer"]
 LimitKind = Literal["token", "message", "turn", "time", "working"]
@@ -181,7 +181,7 @@ def agent_limited(own: bool = True, samples: int = 1) -> Task:
 
     With a limit of its own the sample goes on. Without, the sample's cuts off the tool call.
     """
-    limits = [token_limit(300)] if own else []
+    limits: list[Limit] = [token_limit(300)] if own else []
 
     def respond(turn: Turn) -> ModelOutput:
         if any(info.name == "pause" for info in turn.tools):
