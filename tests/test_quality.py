@@ -24,7 +24,7 @@ REGISTRY_HOSTS = tuple(
         ("crates", "io"),
     )
 )
-"""Hosts no file may name: which registry is used is the machine's affair. (Not named here either.)"""
+"""Hosts no file may name, this one included: the registry is the machine's affair."""
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:

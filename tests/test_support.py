@@ -9,6 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from inspect_ai.event import ModelEvent, ToolEvent
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import (
@@ -23,6 +24,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, Sp
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, set_span_in_context
 
+from tests.support.evals import TASKS, eval_task, run_inspect, start_inspect
 from tests.support.otlp import outline, spans_of_sdk
 from tests.support.process import ServerProcess, free_port, loopback_client, wait_until
 from tests.support.servers import JAEGER_VARIABLE, Jaeger, MlflowServer, find_jaeger
@@ -237,3 +239,41 @@ def test_a_server_that_ends_while_starting_shows_its_output(tmp_path: Path) -> N
     )
     with pytest.raises(RuntimeError, match="no such option"):
         server.start()
+
+
+def test_inspect_runs_as_a_subprocess(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INSPECT_EVAL_MODEL", "none/such")
+    run = run_inspect(["eval", TASKS / "minimal.py"], cwd=tmp_path)
+    assert run.log().status == "success"
+    failed = run_inspect(["eval", f"{TASKS}/minimal.py@nonexistent"], cwd=tmp_path, check=False)
+    assert failed.returncode != 0
+    assert "nonexistent" in failed.output
+
+
+def test_inspect_can_be_interrupted(tmp_path: Path) -> None:
+    running = start_inspect(["eval", TASKS / "tool_loop.py", "-T", "sleep=60"], cwd=tmp_path)
+    wait_until(lambda: len(list(tmp_path.glob("logs/*.eval"))) == 1, what="the log file")
+    time.sleep(1)  # the samples start right after the file is there
+    running.interrupt()
+    assert running.finish(timeout=60).log().status == "cancelled"
+
+
+def test_a_tool_loop_makes_three_model_and_two_tool_calls(tmp_path: Path) -> None:
+    log = eval_task("tool_loop", log_dir=tmp_path, task_args={"samples": 20, "size": 50})
+    assert log.samples is not None
+    assert len(log.samples) == 20
+    for sample in log.samples:
+        assert sum(isinstance(event, ModelEvent) for event in sample.events) == 3
+        assert sum(isinstance(event, ToolEvent) for event in sample.events) == 2
+        assert sample.scores is not None
+        assert sample.scores["includes"].value == "C"
+
+
+def test_parallel_tools_finish_out_of_order(tmp_path: Path) -> None:
+    log = eval_task("parallel_tools", log_dir=tmp_path, task_args={"samples": 1})
+    assert log.samples is not None
+    calls = [event for event in log.samples[0].events if isinstance(event, ToolEvent)]
+    assert [call.arguments["label"] for call in calls] == ["slow", "broken", "quick", "middle"]
+    ended = sorted(calls, key=lambda call: call.completed or call.timestamp)
+    assert [call.arguments["label"] for call in ended] == ["quick", "broken", "middle", "slow"]
+    assert [call.error is not None for call in calls] == [False, True, False, False]
