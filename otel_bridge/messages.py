@@ -808,5 +808,5 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 def _string(value: Any) -> str:
     if isinstance(value, str):
-        return value
+        return str(plain(value))
     return "" if value is None else to_json(value, _NO_LIMIT)

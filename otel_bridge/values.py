@@ -83,13 +83,12 @@ def to_json(value: Any, max_bytes: int) -> str:
     try:
         text = _ENCODER.encode(value)
         size = len(text) if text.isascii() else len(text.encode())
-        if size <= max_bytes and not _too_deep(value, text):
-            return text
-    except UnicodeEncodeError:
-        pass  # lone surrogates
+        if not _too_deep(value, text):
+            # reading the JSON again is the quickest way to a plain copy
+            return text if size <= max_bytes else _bounded(json.loads(text), max_bytes)
     except Exception:
-        # Encoding runs code of the value's own classes, which may raise anything at all;
-        # plain() finds out which object it is and keeps the rest.
+        # Not plain: NaN, lone surrogates, odd keys, a cycle. Or code of the value's own classes
+        # raised, which may be anything at all. plain() finds the place and keeps the rest.
         pass
     try:
         return _bounded(plain(value), max_bytes)
@@ -183,7 +182,7 @@ def _opened(value: Any) -> Any:
             return str(value)
         if hasattr(value, "dtype") and hasattr(value, "tolist"):  # numpy scalars and arrays
             opened = value.tolist()
-            return repr(value) if type(opened) is type(value) else opened
+            return opened if type(opened) in _SCALARS or type(opened) is list else repr(value)
         return _ADDRESS.sub("", repr(value))
     except Exception:  # code of the value's own class, which may raise anything
         return type.__repr__(type(value))
@@ -191,7 +190,7 @@ def _opened(value: Any) -> Any:
 
 def _opened_model(model: BaseModel) -> Any:
     try:
-        return model.model_dump(mode="json", warnings=False)
+        return model.model_dump(mode="json", exclude_none=True, warnings=False)  # as logs do
     except Exception:  # a field that pydantic cannot serialize: take the fields one by one
         return {**model.__dict__, **(model.__pydantic_extra__ or {})}
 
@@ -261,7 +260,10 @@ _ENCODER = json.JSONEncoder(
 
 
 class _Node(NamedTuple):
-    """A plain value, the bytes of its JSON, and the same of what it contains."""
+    """A plain value, the bytes of its JSON, and the same of what it contains.
+
+    Of a container far beyond the budget only the beginning is measured: the rest will be cut.
+    """
 
     value: Any
     size: int
@@ -270,19 +272,34 @@ class _Node(NamedTuple):
 
 
 def _bounded(value: Any, max_bytes: int) -> str:
-    return _ENCODER.encode(_fit(_measure(value), max_bytes))
+    return _ENCODER.encode(_fit(_measure(value, max_bytes), max_bytes))
 
 
-def _measure(value: Any) -> _Node:
-    if isinstance(value, dict):
-        keys = [(key, _size(_ENCODER.encode(key))) for key in value]
-        items = [_measure(item) for item in value.values()]
-        size = 1 + sum(node.size + 2 for node in items) + sum(size for _, size in keys)
-        return _Node(value, max(size, 2), items, keys)
-    if isinstance(value, list):
-        items = [_measure(item) for item in value]
-        return _Node(value, max(1 + sum(node.size + 1 for node in items), 2), items)
-    return _Node(value, _size(_ENCODER.encode(value)))
+def _measure(value: Any, budget: int) -> _Node:
+    kind = type(value)
+    if kind is str:
+        return _Node(value, _size(_ENCODER.encode(value)))
+    if kind is int or kind is float:
+        return _Node(value, len(repr(value)))
+    if kind is bool or value is None:
+        return _Node(value, 5 if value is False else 4)
+    size = 2
+    least = 0
+    items: list[_Node] = []
+    keys: list[tuple[str, int]] = []
+    for entry in value:
+        if kind is dict:
+            keys.append((entry, _size(_ENCODER.encode(entry))))
+            items.append(_measure(value[entry], budget))
+            size += keys[-1][1] + 1
+            least += min(keys[-1][1], _KEY_BYTES) + 1
+        else:
+            items.append(_measure(entry, budget))
+        size += items[-1].size + 1
+        least += min(items[-1].size, _MARK) + 1
+        if least > budget + 2:
+            break
+    return _Node(value, size - 1 if items else size, items, keys)
 
 
 def _fit(node: _Node, budget: int) -> Any:
@@ -303,7 +320,7 @@ def _fit(node: _Node, budget: int) -> Any:
             if room < 0:
                 break
             kept.append(_fit(item, floor))
-        return [*kept, f"…[{len(node.items) - len(kept)} items cut]"]
+        return [*kept, f"…[{len(node.value) - len(kept)} items cut]"]
     if isinstance(node.value, dict):
         return _fit_dict(node, budget)
     return f"…[{node.size} bytes cut]"
@@ -329,8 +346,8 @@ def _fit_dict(node: _Node, budget: int) -> dict[str, Any]:
             if room < 0:
                 break
         result[key] = _fit(item, level if whole else floor)
-    if len(result) < len(keys):
-        result["…"] = f"[{len(keys) - len(result)} keys cut]"
+    if len(result) < len(node.value):
+        result["…"] = f"[{len(node.value) - len(result)} keys cut]"
     return result
 
 
