@@ -87,7 +87,7 @@ class History:
         known = self._by_id.get(message.id) if message.id else None
         if known is not None and (known.source is message or known.source == message):
             return known
-        json = to_json(message_to_genai(message, self._capture), self._capture.max_value_bytes)
+        json = to_json(self._genai(message), self._capture.max_value_bytes)
         number = self._numbers.setdefault(json, len(self._numbers))
         converted = _Message(message, json, len(json.encode()), number)
         if message.id:
@@ -129,7 +129,13 @@ class History:
         limit = self._capture.max_value_bytes
         if sum(m.size + 1 for m in messages) + 1 <= limit:
             return f"[{','.join(m.json for m in messages)}]"
-        return to_json([message_to_genai(m.source, self._capture) for m in messages], limit)
+        return to_json([self._genai(m.source) for m in messages], limit)
+
+    def _genai(self, message: ChatMessage) -> dict[str, Any]:
+        """A message without its id: logs give equal messages of a sample one id, live has two."""
+        converted = message_to_genai(message, self._capture)
+        inspect = {k: v for k, v in converted.pop("inspect", {}).items() if k != "id"}
+        return {**converted, "inspect": inspect} if inspect else converted
 
 
 def rebuild_input(span_id: str, spans: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
