@@ -108,7 +108,7 @@ def _non_inferiority(
     result: ComparisonResult, metric: MetricComparison, margin: float
 ) -> GateResult:
     name = f"non-inferiority {metric.label}"
-    level = f"{metric.confidence:.4g}"
+    level = f"{metric.confidence * 100:.4g} %"
     if metric.ci_lower is not None:
         passed = metric.ci_lower > -margin
         message = (

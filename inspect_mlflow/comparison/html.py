@@ -40,7 +40,7 @@ _STYLE = """
 *{box-sizing:border-box}
 body{margin:0;background:var(--bg);color:var(--ink);
 font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif}
-main{max-width:1080px;margin:0 auto;padding:32px 20px 64px}
+main{max-width:1180px;margin:0 auto;padding:32px 20px 64px}
 h1{font-size:24px;line-height:1.25;margin:0 0 12px;overflow-wrap:anywhere}
 h2{font-size:16px;margin:0 0 12px}
 section{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:18px 20px;
@@ -54,15 +54,16 @@ dl.source dt{font-weight:600}dl.source dd{margin:0;overflow-wrap:anywhere}
 .good{color:var(--good)}.bad{color:var(--bad)}.dim{color:var(--dim)}
 .badge{display:inline-block;border-radius:99px;padding:1px 10px;font-size:13px;font-weight:600;
 background:var(--bg);color:var(--flat);white-space:nowrap}
-.badge.good{background:var(--good-bg)}.badge.bad{background:var(--bad-bg)}
+.badge.good{background:var(--good-bg);color:var(--good)}
+.badge.bad{background:var(--bad-bg);color:var(--bad)}
 .warn{background:var(--warn-bg);color:var(--warn);border-color:transparent;font-weight:600}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
 th{font-size:12.5px;color:var(--dim);font-weight:600;text-align:right;white-space:nowrap}
 td{text-align:right;white-space:nowrap}
-th,td{padding:6px 10px;border-bottom:1px solid var(--line)}
+th,td{padding:6px 9px;border-bottom:1px solid var(--line)}
 tr:last-child td{border-bottom:0}
 th:first-child,td:first-child{text-align:left;padding-left:0;white-space:normal;
-overflow-wrap:anywhere;min-width:90px}
+overflow-wrap:break-word;min-width:170px}
 td.text,th.text{text-align:left;white-space:normal}
 svg{display:block;width:100%;height:auto}
 svg text{fill:var(--ink);font:13px system-ui,-apple-system,"Segoe UI",Roboto,Arial,sans-serif}
@@ -173,7 +174,7 @@ def _metrics(result: ComparisonResult) -> str:
     rows = []
     for metric in metrics:
         tone = _tone(metric)
-        word = {"good": "better", "bad": "worse", "flat": "no difference shown"}[tone]
+        word = {"good": "better", "bad": "worse", "flat": "not shown"}[tone]
         effect = metric.effect_size
         rows.append(
             f"<tr><td>{_e(metric.label)}</td><td>{number_text(metric.baseline_value)}</td>"
@@ -186,7 +187,7 @@ def _metrics(result: ComparisonResult) -> str:
             f'<td><span class="badge {tone}">{word}</span></td></tr>'
         )
     heads = ["Metric", "Baseline", "Candidate", "Delta", level, "p", "p (Holm)", "Cohen’s d", "n"]
-    heads += ["Detects", ""]
+    heads += ["Detects", "Difference"]
     head = "".join(f"<th>{_e(name)}</th>" for name in heads)
     power = f"{metrics[0].power * 100:.0f} %"
     return (
@@ -194,7 +195,8 @@ def _metrics(result: ComparisonResult) -> str:
         f"</section><section><h2>Metrics</h2><table><thead><tr>{head}</tr></thead>"
         f"<tbody>{''.join(rows)}</tbody></table>"
         f'<p class="note">n: sample ids scored in both runs, epochs averaged. Detects: smallest '
-        f"true difference found with {power} power. p (Holm): adjusted for the number of scores."
+        f"true difference found with {power} power. p (Holm): adjusted for the number of scores. "
+        "Difference: better or worse where the interval excludes 0."
         "</p></section>"
     )
 

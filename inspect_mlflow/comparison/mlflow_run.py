@@ -98,13 +98,14 @@ def log_comparison(
 
 
 def _experiment(client: "MlflowClient", result: ComparisonResult, name: str | None) -> str:
-    from inspect_mlflow.config import MLflowSettings
+    from inspect_mlflow.config import load_settings
 
     if name is None:
         for run_id in (result.candidate_run_id, result.baseline_run_id):
             if run_id is not None:
                 return str(client.get_run(run_id).info.experiment_id)
-        settings = MLflowSettings()
+        # Problems with other settings are none of this function's business.
+        settings, _ = load_settings()
         if settings.experiment_id is not None:
             return settings.experiment_id
         name = settings.experiment_name
