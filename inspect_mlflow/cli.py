@@ -13,6 +13,26 @@ def main() -> None:
 
 
 @main.command()
+@click.option(
+    "--tracking-uri",
+    default="sqlite:///mlflow.db",
+    show_default=True,
+    help="Where to write: an MLflow server, or a database.",
+)
+@click.option("--experiment-name", default="inspect_ai", show_default=True)
+def demo(tracking_uri: str, experiment_name: str) -> None:
+    """Evaluate a bundled task on mock models into MLflow, and say where to look.
+
+    Needs no API key and no internet. Exit code 0, or 1 if MLflow lacks something of it.
+    """
+    from rich.console import Console
+
+    from inspect_mlflow.demo.run import run_demo
+
+    sys.exit(run_demo(tracking_uri, experiment_name, Console()))
+
+
+@main.command()
 @click.argument("baseline")
 @click.argument("candidate")
 @click.option("--scorer", "scorers", multiple=True, help="Compare only this scorer; repeatable.")

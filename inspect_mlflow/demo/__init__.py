@@ -1,0 +1,1 @@
+"""The bundled demonstration: evaluations that need no API key and no internet."""
