@@ -139,6 +139,13 @@ INSPECT_SCORE_METADATA: Final = "inspect.score.metadata"
 INSPECT_SCORE_TARGET: Final = "inspect.score.target"
 INSPECT_SCORE_SCORER: Final = "inspect.score.scorer"
 INSPECT_SCORE_INTERMEDIATE: Final = "inspect.score.intermediate"
+INSPECT_SCORE_GRADERS: Final = "inspect.score.graders"
+"""The models that a scorer asked."""
+INSPECT_SCORE_HISTORY: Final = "inspect.score.history"
+"""JSON list of a score's states where it was edited, the scorer's own first, the current one last.
+
+Each has `value`, and where known `answer`, `explanation`; an edit has `author`, `time`, `reason`.
+"""
 
 # --- Inspect: model calls ---------------------------------------------------------------------
 INSPECT_MODEL: Final = "inspect.model"

@@ -342,12 +342,14 @@ def sample_span(
             attributes[sc.INSPECT_SAMPLE_MODEL_USAGE] = _json(sample.model_usage, capture)
         if sample.limit is not None:
             attributes[sc.INSPECT_SAMPLE_LIMIT] = sample.limit.type
+        graders = _graders(sample.events)
         for name, score in (sample.scores or {}).items():
             for label, value in score_items(name, score):
                 shown = score_value(value, capture)
                 if shown is not None:
                     attributes[sc.INSPECT_SCORE_PREFIX + label] = shown
-            events += score_events(name, score, end, capture)
+            extra = {sc.INSPECT_SCORE_GRADERS: graders[name]} if name in graders else {}
+            events += score_events(name, score, end, capture, **extra)
         if sample.error is not None:
             status = "error"
             kind, event = _eval_error(sample.error, end, capture)
@@ -492,7 +494,16 @@ def score_events(
     """One `gen_ai.evaluation.result` per part of a score."""
     events = []
     for label, value in score_items(name, score):
-        attributes: dict[str, AttributeValue] = {sc.GEN_AI_EVALUATION_NAME: label, **extra}
+        attributes: dict[str, AttributeValue] = {
+            sc.GEN_AI_EVALUATION_NAME: label,
+            sc.INSPECT_SCORE_SCORER: name,
+            **extra,
+        }
+        if isinstance(value, bool):
+            attributes[sc.INSPECT_SCORE_VALUE] = value
+        if score.history:
+            history = list(_score_history(label.removeprefix(f"{name}/"), score, capture))
+            attributes[sc.INSPECT_SCORE_HISTORY] = _json(history, capture)
         number = score_number(value)
         if number is not None:
             attributes[sc.GEN_AI_EVALUATION_SCORE_VALUE] = number
@@ -512,6 +523,42 @@ def score_events(
                 attributes[sc.INSPECT_SCORE_METADATA] = _json(score.metadata, capture)
         events.append(EventData(sc.EVENT_EVALUATION_RESULT, time_ns, attributes))
     return events
+
+
+def _score_history(key: str, score: Score, capture: Capture) -> Iterator[dict[str, Any]]:
+    """The states of an edited score, or of its part `key`; an edit keeps what it does not name."""
+    state: dict[str, Any] = {}
+    for edit in score.history:
+        for name in ("value", "answer", "explanation"):
+            given = getattr(edit, name)
+            if given != "UNCHANGED":
+                state[name] = given
+        value = state.get("value")
+        if isinstance(value, Mapping):
+            value = value.get(key)
+        shown: dict[str, Any] = {"value": score_value(value, capture)}
+        if capture.content:
+            shown |= {k: state[k] for k in ("answer", "explanation") if state.get(k)}
+        if edit.provenance is not None:
+            shown["author"] = edit.provenance.author
+            shown["time"] = edit.provenance.timestamp.isoformat()
+            if edit.provenance.reason and capture.content:
+                shown["reason"] = edit.provenance.reason
+        yield shown
+
+
+def _graders(events: Iterable[Event]) -> dict[str, list[str]]:
+    """The models that each scorer asked, by the name of the scorer."""
+    scorers: dict[str, str] = {}
+    graders: dict[str, dict[str, None]] = {}
+    for event in events:
+        if event.event == "span_begin":
+            scorer = event.name if event.type == "scorer" else scorers.get(event.parent_id or "")
+            if scorer is not None:
+                scorers[event.id] = scorer
+        elif event.event == "model" and (scorer := scorers.get(event.span_id or "")) is not None:
+            graders.setdefault(scorer, {})[event.model] = None
+    return {scorer: list(models) for scorer, models in graders.items()}
 
 
 # --- Inspect spans ----------------------------------------------------------------------------
