@@ -1,10 +1,11 @@
 """`inspect eval` with nothing but environment variables, into real MLflow servers and Jaegers."""
 
 import base64
+import os
 import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pytest
 from mlflow.entities import Trace
@@ -259,13 +260,14 @@ def test_a_bad_value_turns_off_its_hook_alone(
 def test_the_example_exports_to_both(
     mlflow_server: MlflowServer, jaeger: Jaeger, experiment_name: str, tmp_path: Path
 ) -> None:
-    environment: dict[str, Any] = {
+    environment = {
         "MLFLOW_TRACKING_URI": mlflow_server.uri,
         "MLFLOW_EXPERIMENT_NAME": experiment_name,
         "OTEL_EXPORTER_OTLP_ENDPOINT": jaeger.otlp_http,
         "OTEL_SERVICE_NAME": experiment_name,
         "INSPECT_LOG_DIR": str(tmp_path / "logs"),
         "INSPECT_DISPLAY": "plain",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }
     result = subprocess.run(
         ["sh", str(EXAMPLES / "dual_export.sh")],
