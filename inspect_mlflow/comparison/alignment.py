@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ from inspect_mlflow.comparison.loading import LoadedEval, SampleRecord
 __all__ = [
     "Alignment",
     "Column",
-    "Score",
+    "ScoreName",
     "align",
     "number",
     "score_columns",
@@ -30,7 +30,7 @@ _WORDS = {"yes": 1.0, "true": 1.0, "no": 0.0, "false": 0.0}
 
 
 @dataclass(frozen=True, order=True)
-class Score:
+class ScoreName:
     """What is compared: a scorer, or one key of a scorer whose scores are dicts."""
 
     scorer: str
@@ -133,7 +133,7 @@ def _index(run: LoadedEval) -> dict[Key, SampleRecord]:
     return index
 
 
-def score_columns(records: Iterable[SampleRecord]) -> list[Score]:
+def score_columns(records: Iterable[SampleRecord]) -> list[ScoreName]:
     """List the scores that a run's samples carry; a dict score counts once per key.
 
     Parameters
@@ -143,29 +143,30 @@ def score_columns(records: Iterable[SampleRecord]) -> list[Score]:
 
     Returns
     -------
-    list of Score
+    list of ScoreName
         In order of appearance.
     """
-    seen: dict[Score, None] = {}
+    seen: dict[ScoreName, None] = {}
     plain: set[str] = set()
     dicts: dict[str, set[str]] = {}
     for record in records:
-        for name, value in record.scores.items():
-            if isinstance(value, Mapping):
+        for name, score in record.scores.items():
+            value = score.value
+            if type(value) is dict:
                 known = dicts.setdefault(name, set())
-                if value.keys() - known:
+                if not known.issuperset(value):
                     known.update(value)
-                    seen.update(dict.fromkeys(Score(name, key) for key in value))
+                    seen.update(dict.fromkeys(ScoreName(name, key) for key in value))
             elif name not in plain:
                 plain.add(name)
-                seen[Score(name)] = None
+                seen[ScoreName(name)] = None
     # An unscored sample of a dict scorer carries a plain NaN: no score of its own.
     return [score for score in seen if score.key is not None or score.scorer not in dicts]
 
 
 def column(
     records: Sequence[SampleRecord | None],
-    score: Score,
+    score: ScoreName,
     to_float: ToFloat | None,
     unmapped: Counter[str],
 ) -> Column:
@@ -197,9 +198,10 @@ def column(
             values.append(nan)
             continue
         present += 1
-        value: Any = None if record.errored else record.scores.get(name)
+        found = None if record.errored else record.scores.get(name)
+        value: Any = None if found is None else found.value
         if key is not None:
-            value = value.get(key) if isinstance(value, Mapping) else None
+            value = value.get(key) if type(value) is dict else None
         if value is None:
             values.append(nan)
             continue

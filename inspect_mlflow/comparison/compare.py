@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from inspect_ai.log import EvalMetric, EvalScore
@@ -11,7 +12,7 @@ from inspect_mlflow.comparison.alignment import (
     Alignment,
     Column,
     Floats,
-    Score,
+    ScoreName,
     ToFloat,
     align,
     column,
@@ -273,7 +274,7 @@ def compare_loaded(
 class _Tested:
     """One score compared: the test, and what the metrics of that score share."""
 
-    score: Score
+    score: ScoreName
     paired: PairedResult
     baseline: Column
     candidate: Column
@@ -289,7 +290,7 @@ class _Tested:
 
 def _test(
     alignment: Alignment,
-    score: Score,
+    score: ScoreName,
     first: Column,
     second: Column,
     significance: float,
@@ -328,7 +329,7 @@ def _test(
 
 def _sample_rows(
     alignment: Alignment,
-    score: Score,
+    score: ScoreName,
     first: Floats,
     second: Floats,
     threshold: float,
@@ -383,7 +384,7 @@ def _why(record: SampleRecord | None) -> str:
 # --- which scores, and which metrics -----------------------------------------------------------
 
 
-def _columns(run: LoadedEval) -> list[Score]:
+def _columns(run: LoadedEval) -> list[ScoreName]:
     found = score_columns(record for record in run.samples if not record.errored)
     if not found:
         errored = sum(record.errored for record in run.samples)
@@ -395,9 +396,9 @@ def _columns(run: LoadedEval) -> list[Score]:
 def _choose(
     baseline: LoadedEval,
     candidate: LoadedEval,
-    columns: tuple[list[Score], list[Score]],
+    columns: tuple[list[ScoreName], list[ScoreName]],
     scorers: Sequence[str] | None,
-) -> tuple[list[Score], list[str]]:
+) -> tuple[list[ScoreName], list[str]]:
     if isinstance(scorers, str):
         scorers = [scorers]
     first, second = columns
@@ -429,11 +430,11 @@ def _choose(
     return sorted(shared), notes
 
 
-def _named(score: Score, name: str) -> bool:
+def _named(score: ScoreName, name: str) -> bool:
     return name in (score.scorer, score.key, score.label)
 
 
-def _listed(scores: Iterable[Score]) -> str:
+def _listed(scores: Iterable[ScoreName]) -> str:
     return ", ".join(sorted({score.label for score in scores}))
 
 
@@ -449,7 +450,7 @@ Reported = dict[tuple[str | None, str], EvalMetric]
 """Metrics of one score by reducer and name."""
 
 
-def _reported(run: LoadedEval, score: Score) -> Reported:
+def _reported(run: LoadedEval, score: ScoreName) -> Reported:
     """What a log reports for a score: metrics by reducer and name."""
     entries = _logged(run).get((score.scorer, score.key or score.scorer), [])
     return {
@@ -636,14 +637,14 @@ def _untested(
 
 
 def _whole_score_metrics(
-    baseline: LoadedEval, candidate: LoadedEval, shared: Sequence[Score]
+    baseline: LoadedEval, candidate: LoadedEval, shared: Sequence[ScoreName]
 ) -> list[MetricComparison]:
     """Metrics that a log reports for a dict score as a whole: values only."""
     metrics = []
     for scorer in dict.fromkeys(score.scorer for score in shared if score.key is not None):
-        if Score(scorer, scorer) in shared or baseline.filtered:
+        if ScoreName(scorer, scorer) in shared or baseline.filtered:
             continue
-        whole = Score(scorer)
+        whole = ScoreName(scorer)
         first, second = _reported(baseline, whole), _reported(candidate, whole)
         for reducer, name in first.keys() & second.keys():
             one, other = first[reducer, name], second[reducer, name]
@@ -663,7 +664,7 @@ def _whole_score_metrics(
     return sorted(metrics, key=lambda metric: metric.label)
 
 
-def _explained(run: LoadedEval, score: Score, logged: float, mean: float) -> bool:
+def _explained(run: LoadedEval, score: ScoreName, logged: float, mean: float) -> bool:
     """Whether a logged mean follows from the scores, so that both speak of the same thing."""
     if run.filtered or run.invalidated or not np.isfinite(logged):
         return True
@@ -677,7 +678,8 @@ def _explained(run: LoadedEval, score: Score, logged: float, mean: float) -> boo
     # reducer it pools all epochs. None of that is a surprise: it is noted elsewhere or plain.
     by_id: dict[str, list[float]] = {}
     for record in run.samples:
-        value = record.scores.get(score.scorer)
+        found = record.scores.get(score.scorer)
+        value: Any = None if found is None else found.value
         if score.key is not None:
             value = value.get(score.key) if isinstance(value, dict) else None
         if value is None or (isinstance(value, float) and np.isnan(value)):
@@ -698,13 +700,29 @@ def _relative(delta: float, baseline: float) -> float | None:
 # --- usage, content and notes ------------------------------------------------------------------
 
 
+def _usage_row(record: SampleRecord | None) -> tuple[float | None, ...]:
+    """What one sample execution took, in the order of `_USAGE`."""
+    if record is None or record.errored:
+        return (None,) * len(_USAGE)
+    times = (record.total_time, record.working_time)
+    if not record.model_usage:
+        return (None, None, None, None, *times)
+    read = written = total = 0
+    cost: float | None = None
+    for usage in record.model_usage.values():
+        # Inspect's input_tokens leaves out what was read from or written to a cache.
+        read += usage.input_tokens
+        read += (usage.input_tokens_cache_read or 0) + (usage.input_tokens_cache_write or 0)
+        written += usage.output_tokens
+        total += usage.total_tokens
+        if usage.total_cost is not None:
+            cost = (cost or 0.0) + usage.total_cost
+    return (read, written, total, cost, *times)
+
+
 def _usage(alignment: Alignment, significance: float) -> list[UsageComparison]:
-    empty = (None,) * len(_USAGE)
     first, second = (
-        np.array(
-            [empty if record is None or record.errored else record.usage for record in records],
-            dtype=np.float64,
-        )
+        np.array([_usage_row(record) for record in records], dtype=np.float64)
         for records in (alignment.baseline, alignment.candidate)
     )
     found = []
@@ -802,7 +820,7 @@ def _difference_notes(baseline: LoadedEval, candidate: LoadedEval) -> list[str]:
     return notes
 
 
-def _unmapped_note(score: Score, unmapped: Counter[str]) -> str:
+def _unmapped_note(score: ScoreName, unmapped: Counter[str]) -> str:
     examples = ", ".join(f"{value} ({count})" for value, count in unmapped.most_common(3))
     return (
         f"{score.label}: {unmapped.total()} scores are no numbers and count as unscored, "

@@ -71,7 +71,7 @@ def log_comparison(
     experiment = _experiment(client, result, experiment_name)
     name = f"compare {result.baseline_model} → {result.candidate_model}"
     run = client.create_run(experiment, run_name=name[:250], tags=_tags(result, gates))
-    run_id = run.info.run_id
+    run_id: str = run.info.run_id
     status = RunStatus.FAILED
     try:
         now = int(time.time() * 1000)
@@ -107,7 +107,7 @@ def _experiment(client: "MlflowClient", result: ComparisonResult, name: str | No
         # Problems with other settings are none of this function's business.
         settings, _ = load_settings()
         if settings.experiment_id is not None:
-            return settings.experiment_id
+            return str(settings.experiment_id)
         name = settings.experiment_name
     found = client.get_experiment_by_name(name)
     if found is not None:
@@ -140,9 +140,15 @@ def _metrics(result: ComparisonResult) -> dict[str, float]:
     for name, value in _numbers(result):
         if value is None or not isfinite(value):
             continue
-        key = _FORBIDDEN.sub("_", name).strip("/ .")[:250]
-        found[key] = float(value)
+        found[_metric_key(name)] = float(value)
     return found
+
+
+def _metric_key(name: str) -> str:
+    # MLflow also refuses names that are no plain paths: empty parts, "." and "..".
+    parts = [part.strip() for part in _FORBIDDEN.sub("_", name).split("/")]
+    plain = [part if part.strip(".") else "_" for part in parts if part]
+    return "/".join(plain)[-250:].lstrip("/")
 
 
 def _numbers(result: ComparisonResult) -> Iterator[tuple[str, float | None]]:

@@ -340,9 +340,11 @@ def sign_flip_interval(
 
 
 def paired_t_interval(
-    differences: Sequence[float] | Floats, significance: float = 0.05
+    differences: Sequence[float] | Floats,
+    significance: float = 0.05,
+    degrees_of_freedom: int | None = None,
 ) -> Interval | None:
-    """Student's interval for the mean difference, with one degree of freedom less than samples.
+    """Student's interval for the mean difference.
 
     Parameters
     ----------
@@ -350,6 +352,8 @@ def paired_t_interval(
         One difference per sample id (cluster).
     significance
         One minus the confidence level.
+    degrees_of_freedom
+        Of Student's distribution; one less than there are samples when None.
 
     Returns
     -------
@@ -371,7 +375,8 @@ def paired_t_interval(
     deviation = _standard_deviation(values)
     if not deviation:
         return None
-    half = float(stats.t.ppf(1 - significance / 2, values.size - 1)) * deviation
+    freedom = values.size - 1 if degrees_of_freedom is None else degrees_of_freedom
+    half = float(stats.t.isf(significance / 2, freedom)) * deviation
     half /= math.sqrt(values.size)
     mean = float(values.mean())
     return mean - half, mean + half
@@ -525,7 +530,7 @@ def hedges_correction(n: int) -> float:
     Returns
     -------
     float
-        Between 0 and 1, tending to 1 (the exact gamma form; 0 degrees-of-freedom cases give 0).
+        Between 0 and 1, tending to 1: the exact form, with gamma functions. 0 for ``n`` = 2.
 
     Raises
     ------
@@ -771,9 +776,13 @@ def compare_paired(
 
     All values 0 or 1: exact McNemar test with `mcnemar_interval`. Otherwise the exact sign-flip
     test for up to `EXACT_LIMIT` nonzero differences, and the paired t-test beyond, with Student's
-    interval. Where Student's interval and an exact p-value would disagree about 0, the interval
-    gives way: it is widened to 0 when the p-value is not below ``significance``, and its end next
-    to 0 becomes that of `sign_flip_interval` when it is.
+    interval. Its degrees of freedom are one less than the samples, or, when the test is exact and
+    at most half of the samples changed, one less than the changed ones (in simulations, samples
+    that never change otherwise bring its coverage down to .87).
+
+    Where Student's interval and an exact p-value would disagree about 0, the interval gives way:
+    it is widened to 0 when the p-value is not below ``significance``, and its end next to 0 becomes
+    that of `sign_flip_interval` when it is.
 
     Parameters
     ----------
@@ -822,7 +831,10 @@ def compare_paired(
     elif changed <= EXACT_LIMIT or not deviation:
         method = "sign-flip-exact"
         p_value = sign_flip_pvalue(differences)
-        interval = paired_t_interval(differences, significance)
+        # Unchanged samples say nothing about how far the changed ones go: where they are most of
+        # the data, only the changed ones count as degrees of freedom.
+        freedom = max(1, changed - 1) if 2 * changed <= n else n - 1
+        interval = paired_t_interval(differences, significance, freedom)
         if interval is not None:
             exact = sign_flip_interval(differences, significance)
             interval = _agree(interval, exact, p_value, significance, mean)

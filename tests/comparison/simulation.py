@@ -26,7 +26,11 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import numpy.typing as npt
 
-from inspect_mlflow.comparison.statistics import compare_paired
+from inspect_mlflow.comparison.statistics import (
+    compare_paired,
+    paired_differences,
+    paired_t_interval,
+)
 
 Floats = npt.NDArray[np.float64]
 Generator = Callable[[np.random.Generator, tuple[int, int, int], float], tuple[Floats, Floats]]
@@ -49,6 +53,9 @@ class Cell:
     """Share of runs with p < 0.05; under no effect, the false-positive rate."""
     coverage: float
     """Share of the given intervals that hold the true difference."""
+    student_coverage: float
+    """The same for Student's interval with one degree of freedom less than samples throughout,
+    widened to 0 where the p-value asks for it."""
     given: float
     """Share of runs with an interval."""
     disagreements: int
@@ -141,7 +148,7 @@ def simulate(generator: str, effect: float, n: int, epochs: int, runs: int) -> C
     if effect:
         first, second = draw(np.random.default_rng(1), (1, 4_000_000, 1), effect)
         true_delta = float((second - first).mean())
-    significant = covered = given = disagreements = 0
+    significant = covered = given = disagreements = student = 0
     known: dict[tuple[int, int], tuple[float, tuple[float, float] | None]] = {}
     block = max(1, min(runs, 2_000_000 // (n * epochs)))
     for start in range(0, runs, block):
@@ -162,6 +169,14 @@ def simulate(generator: str, effect: float, n: int, epochs: int, runs: int) -> C
             significant += p_value < 0.05
             if interval is not None:
                 given += 1
+                plain = interval
+                if not binary:
+                    student_interval = paired_t_interval(paired_differences(one, other))
+                    assert student_interval is not None
+                    plain = student_interval
+                    if p_value >= 0.05:
+                        plain = min(plain[0], 0.0), max(plain[1], 0.0)
+                student += plain[0] <= true_delta <= plain[1]
                 covered += interval[0] <= true_delta <= interval[1]
                 disagreements += (interval[0] > 0 or interval[1] < 0) != (p_value < 0.05)
     return Cell(
@@ -173,6 +188,7 @@ def simulate(generator: str, effect: float, n: int, epochs: int, runs: int) -> C
         true_delta=true_delta,
         significant=significant / runs,
         coverage=covered / given if given else float("nan"),
+        student_coverage=student / given if given else float("nan"),
         given=given / runs,
         disagreements=disagreements,
     )

@@ -167,7 +167,7 @@ def test_power_formula_against_simulated_power() -> None:
     n = math.ceil(required_samples(0.3, 1.0))
     rng = np.random.default_rng(4)
     draws = rng.normal(0.3, 1.0, (20_000, n))
-    power = (stats.ttest_1samp(draws, 0, axis=1).pvalue < 0.05).mean()
+    power = np.mean(stats.ttest_1samp(draws, 0, axis=1).pvalue < 0.05)
     assert power == pytest.approx(0.8, abs=0.015)
 
 
@@ -179,7 +179,7 @@ def test_sign_flip_equals_scipys_exact_permutation_test(values: list[int]) -> No
         assert sign_flip_pvalue(differences) == 1.0
         return
     expected = stats.permutation_test(
-        (differences,), np.sum, permutation_type="samples", n_resamples=np.inf
+        (differences,), np.sum, permutation_type="samples", n_resamples=2 ** len(values)
     ).pvalue
     assert sign_flip_pvalue(differences) == pytest.approx(min(1.0, expected), abs=1e-12)
 
@@ -320,3 +320,12 @@ def test_bad_parameters_are_value_errors(call: object, message: str) -> None:
     assert callable(call)
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_unchanged_samples_add_no_degrees_of_freedom_where_they_are_most() -> None:
+    differences = [0.2, 0.5, -0.1] + [0.0] * 7
+    found = compare_paired([0.5] * 10, [0.5 + difference for difference in differences])
+    assert found.interval == pytest.approx(paired_t_interval(differences, 0.05, 2))
+    mostly = [0.2, 0.5, -0.1, 0.3] + [0.0] * 3
+    found = compare_paired([0.5] * 7, [0.5 + difference for difference in mostly])
+    assert found.interval == pytest.approx(paired_t_interval(mostly))
