@@ -104,7 +104,8 @@ def align(baseline: LoadedEval, candidate: LoadedEval) -> Alignment:
             f"{candidate.name!r} has ids {_some(other_ids)}"
         )
     order = {name: rank for rank, name in enumerate(sorted(ids | other_ids, key=_natural))}
-    keys = sorted(first.keys() | second.keys(), key=lambda key: (order[key[0]], key[1]))
+    ranked = sorted((order[key[0]], key[1], key) for key in first.keys() | second.keys())
+    keys = [key for _, _, key in ranked]
     left = [first.get(key) for key in keys]
     right = [second.get(key) for key in keys]
     both = len(first.keys() & second.keys())
@@ -112,7 +113,7 @@ def align(baseline: LoadedEval, candidate: LoadedEval) -> Alignment:
         keys=keys,
         baseline=left,
         candidate=right,
-        groups=np.array([order[key[0]] for key in keys], dtype=np.intp),
+        groups=np.array([rank for rank, _, _ in ranked], dtype=np.intp),
         group_count=len(order),
         aligned=both,
         missing=len(first) - both,

@@ -10,6 +10,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -264,22 +265,33 @@ def _log_artifacts(client: "MlflowClient", run_id: str) -> list[str]:
 def _record(
     sample: EvalSample | EvalSampleSummary, error: object, full_content: bool = False
 ) -> SampleRecord:
-    digest, shortened = content_digest(
-        sample.input, sample.target, sample.choices, shorten=not full_content
-    )
+    # Read in one go: this runs for every sample of both logs.
+    name, epoch, content, target, choices, scores, usage, total, working = _FIELDS(sample)
+    digest, shortened = content_digest(content, target, choices, not full_content)
     return SampleRecord(
-        sample.id,
-        sample.epoch,
-        sample.scores or _NO_SCORES,
+        name,
+        epoch,
+        scores or _NO_SCORES,
         error is not None,
         digest,
         shortened,
-        sample.model_usage,
-        sample.total_time,
-        sample.working_time,
+        usage,
+        total,
+        working,
     )
 
 
+_FIELDS = attrgetter(
+    "id",
+    "epoch",
+    "input",
+    "target",
+    "choices",
+    "scores",
+    "model_usage",
+    "total_time",
+    "working_time",
+)
 _NO_SCORES: Mapping[str, Score] = MappingProxyType({})
 
 _SUMMARY_LENGTH = 5120

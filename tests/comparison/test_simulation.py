@@ -6,7 +6,7 @@ import pytest
 
 from tests.comparison.simulation import EPOCHS, GENERATORS, simulate
 
-RUNS = 500
+RUNS = 300
 
 
 @pytest.mark.parametrize("epochs", EPOCHS)
