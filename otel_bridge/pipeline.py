@@ -9,7 +9,6 @@ batches bounded by bytes, a flush that ends when it was told to, and a count of 
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections import deque
@@ -23,10 +22,11 @@ from opentelemetry.context import (
     set_value,
 )
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
-from opentelemetry.sdk.trace import ReadableSpan, Span, SpanLimits, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
-from otel_bridge.tracer import GivenIds
+from otel_bridge.limits import attributes_bytes
+from otel_bridge.tracer import GivenIds, span_limits
 
 QUEUE_BYTES = 64 * 1024 * 1024
 BATCH_BYTES = 3 * 1024 * 1024
@@ -307,46 +307,24 @@ class _ExporterErrors(logging.Filter):
 
 def span_bytes(span: ReadableSpan) -> int:
     """About how many bytes a span takes when encoded."""
-    size = 200 + len(span.name)
-    for attributes in (span.attributes, *(event.attributes for event in span.events)):
-        for key, value in (attributes or {}).items():
-            size += len(key) + 16
-            if isinstance(value, str):
-                size += len(value) if value.isascii() else 3 * len(value)
-            elif isinstance(value, Sequence):
-                size += sum(len(item) + 8 for item in value if isinstance(item, str))
-    return size + 64 * len(span.events)
+    parts = [span.attributes]
+    parts += [event.attributes for event in span.events]
+    parts += [link.attributes for link in span.links]
+    return 200 + len(span.name) + sum(64 + attributes_bytes(part or {}) for part in parts)
 
 
 # --- the provider, as the OTEL_* variables say -------------------------------------------------
 
-_LIMITS = {
-    "max_span_attributes": ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "OTEL_ATTRIBUTE_COUNT_LIMIT"),
-    "max_events": ("OTEL_SPAN_EVENT_COUNT_LIMIT",),
-    "max_links": ("OTEL_SPAN_LINK_COUNT_LIMIT",),
-    "max_event_attributes": ("OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT", "OTEL_ATTRIBUTE_COUNT_LIMIT"),
-    "max_link_attributes": ("OTEL_LINK_ATTRIBUTE_COUNT_LIMIT", "OTEL_ATTRIBUTE_COUNT_LIMIT"),
-}
-
 
 def tracer_provider(destinations: Sequence[SpanProcessor]) -> TracerProvider:
-    """A provider of our own: resource, sampler and limits from OTEL_*, ids as they are given.
-
-    The SDK's default limits, beyond which it drops the oldest attributes and events without a
-    word, are lifted unless a variable sets them.
-    """
-    limits = {
-        name: SpanLimits.UNSET
-        for name, variables in _LIMITS.items()
-        if not any(os.environ.get(variable) for variable in variables)
-    }
+    """A provider of our own: resource, sampler and limits from OTEL_*, ids as they are given."""
     resource = Resource.create()
     if str(resource.attributes.get(SERVICE_NAME, "")).startswith("unknown_service"):
         resource = resource.merge(Resource({SERVICE_NAME: "inspect_ai"}))
     provider = TracerProvider(
         resource=resource,
         id_generator=GivenIds(),
-        span_limits=SpanLimits(**limits),
+        span_limits=span_limits(),
         shutdown_on_exit=False,
     )
     for destination in destinations:

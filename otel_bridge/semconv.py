@@ -186,6 +186,12 @@ INSPECT_SANDBOX_OPTIONS: Final = "inspect.sandbox.options"
 INSPECT_CUT_OFF: Final = "inspect.cut_off"
 """True where the log has a beginning and no end: a limit or a cancellation came between."""
 
+# --- what the OTEL_* limits or the size of a request cut from a span, in numbers ----------------
+INSPECT_DROPPED_ATTRIBUTES: Final = "inspect.dropped.attributes"
+INSPECT_DROPPED_EVENTS: Final = "inspect.dropped.events"
+INSPECT_DROPPED_LINKS: Final = "inspect.dropped.links"
+INSPECT_SHORTENED_VALUES: Final = "inspect.shortened.values"
+
 # --- span events: one name per Inspect event that has no duration -----------------------------
 EVENT_PREFIX: Final = "inspect."
 """A span event's name is this and Inspect's event type: `inspect.store`, `inspect.logger`, …"""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
+from typing import Any
 
 from opentelemetry.context import Context
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import Span, SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.id_generator import IdGenerator
 from opentelemetry.sdk.trace.sampling import Decision
 from opentelemetry.trace import (
@@ -22,7 +24,8 @@ from opentelemetry.trace import (
 )
 
 from otel_bridge import semconv as sc
-from otel_bridge.spans import SpanData
+from otel_bridge.limits import limited
+from otel_bridge.spans import AttributeValue, SpanData
 
 _KINDS = {"internal": SpanKind.INTERNAL, "client": SpanKind.CLIENT}
 _STATUS = {"unset": StatusCode.UNSET, "ok": StatusCode.OK, "error": StatusCode.ERROR}
@@ -52,13 +55,16 @@ class SpanTracer:
             raise TypeError(f"the provider's id_generator must be GivenIds, not {generator!r}")
         self._ids = generator
         self._sampler = provider.sampler
+        self._limits = span_limits()
         self._tracer = provider.get_tracer(sc.SCOPE_NAME, version, schema_url=sc.SCHEMA_URL)
         self._sampled = lru_cache(maxsize=1024)(self._decide)
 
     def emit(self, spans: Iterable[SpanData]) -> None:
-        """Start and end each span, with the ids and times it says."""
+        """Start and end each span, with the ids and times it says, as far as the limits go."""
         for span in spans:
-            self._emit(span)
+            if self._sampled(span.trace_id):
+                for part in limited(span, self._limits):
+                    self._emit(part)
 
     def _decide(self, trace_id: int) -> bool:
         """A trace is kept or left out whole: its children often come before its root."""
@@ -66,8 +72,6 @@ class SpanTracer:
         return decision is Decision.RECORD_AND_SAMPLE
 
     def _emit(self, data: SpanData) -> None:
-        if not self._sampled(data.trace_id):
-            return
         context = Context()
         if data.parent_id is not None:
             context = set_span_in_context(
@@ -88,10 +92,43 @@ class SpanTracer:
         )
         for event in data.events:
             span.add_event(event.name, event.attributes, event.time_ns)
+        if isinstance(span, Span):
+            _count_dropped(span, data.attributes)
         if data.status != "unset":
             message = data.status_message if data.status == "error" else None
             span.set_status(Status(_STATUS[data.status], message))
         span.end(data.end_ns)
+
+
+_LIMITS = {
+    "max_span_attributes": ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "OTEL_ATTRIBUTE_COUNT_LIMIT"),
+    "max_events": ("OTEL_SPAN_EVENT_COUNT_LIMIT",),
+    "max_links": ("OTEL_SPAN_LINK_COUNT_LIMIT",),
+    "max_event_attributes": ("OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT", "OTEL_ATTRIBUTE_COUNT_LIMIT"),
+    "max_link_attributes": ("OTEL_LINK_ATTRIBUTE_COUNT_LIMIT", "OTEL_ATTRIBUTE_COUNT_LIMIT"),
+}
+
+
+def span_limits() -> SpanLimits:
+    """The limits that OTEL_* variables set; the SDK's own of 128 are lifted."""
+    unset = {
+        name: SpanLimits.UNSET
+        for name, variables in _LIMITS.items()
+        if not any(os.environ.get(variable) for variable in variables)
+    }
+    return SpanLimits(**unset)
+
+
+def _count_dropped(span: Span, attributes: Mapping[str, AttributeValue]) -> None:
+    """Put what was dropped before the SDK saw it into the SDK's counts: OTLP has fields for it."""
+    containers: dict[str, Any] = {
+        sc.INSPECT_DROPPED_ATTRIBUTES: span._attributes,
+        sc.INSPECT_DROPPED_EVENTS: span._events,
+        sc.INSPECT_DROPPED_LINKS: span._links,
+    }
+    for name, container in containers.items():
+        if name in attributes:
+            container.dropped += attributes[name]
 
 
 def _span_context(trace_id: int, span_id: int) -> SpanContext:

@@ -29,6 +29,7 @@ __all__ = [
     "media_text",
     "media_type",
     "plain",
+    "shared_level",
     "strip_media",
     "to_json",
 ]
@@ -309,7 +310,7 @@ def _fit(node: _Node, budget: int) -> Any:
     if isinstance(node.value, str):
         return _cut(node.value, budget, quoted=True)
     if isinstance(node.value, list):
-        level = _level([item.size + 1 for item in node.items], budget - 2) - 1
+        level = shared_level([item.size + 1 for item in node.items], budget - 2) - 1
         floor = _floor(budget)
         if level >= floor:
             return [_fit(item, level) for item in node.items]
@@ -333,7 +334,7 @@ def _fit_dict(node: _Node, budget: int) -> dict[str, Any]:
     ]
     reserve = _MARK if any(size > _KEY_BYTES for _, size in node.keys) else 2
     spent = sum(size + 1 for _, size in keys) + reserve
-    level = _level([item.size + 1 for item in node.items], budget - spent) - 1
+    level = shared_level([item.size + 1 for item in node.items], budget - spent) - 1
     floor = _floor(budget)
     whole = level >= floor
     room = budget - _MARK
@@ -356,7 +357,7 @@ def _floor(budget: int) -> int:
     return min(max(_MARK, budget // 128), 1024)
 
 
-def _level(sizes: list[int], room: int) -> int:
+def shared_level(sizes: Sequence[int], room: int) -> int:
     """The highest cap under which the capped sizes add up to at most `room`."""
     left = len(sizes)
     for size in sorted(sizes):
