@@ -12,6 +12,7 @@ from inspect_ai.hooks import (
     RunEnd,
     RunStart,
     SampleAttemptEnd,
+    SampleAttemptStart,
     SampleEnd,
     SampleEvent,
     SampleStart,
@@ -23,11 +24,13 @@ from inspect_mlflow.activation import activation, is_on
 
 if TYPE_CHECKING:
     from inspect_ai.event import SpanBeginEvent
+    from inspect_ai.log import EvalSpec
 
     from inspect_mlflow.config import MLflowSettings
     from inspect_mlflow.connection import Connection
     from otel_bridge.live import LiveRun
     from otel_bridge.pipeline import Delivery, Destination
+    from otel_bridge.spans import TaskRef
 
 logger = logging.getLogger("inspect_mlflow")
 
@@ -54,13 +57,21 @@ class MlflowTracingHooks(Hooks):
 
     async def on_task_start(self, data: TaskStart) -> None:
         """Note the task."""
-        if run := self._live(data.run_id):
-            run.begin_task(data.spec)
+        run = self._runs.get(data.run_id)
+        if run is not None:
+            run.live.begin_task(data.spec)
+            run.note_task(data.spec)
 
     async def on_sample_start(self, data: SampleStart) -> None:
         """Begin to record the sample."""
         if run := self._live(data.run_id):
             run.begin_sample(data.eval_id, data.sample_id, data.summary.id, data.summary.epoch)
+
+    async def on_sample_attempt_start(self, data: SampleAttemptStart) -> None:
+        """Let other instrumentation nest inside the sample; this is called in its own task."""
+        run = self._runs.get(data.run_id)
+        if run is not None:
+            run.attach(data.eval_id, data.sample_id, data.summary.id, data.summary.epoch)
 
     async def on_sample_event(self, data: SampleEvent) -> None:
         """Record an event."""
@@ -103,8 +114,11 @@ class _Run:
 
     def __init__(self, run_id: str, settings: MLflowSettings) -> None:
         from inspect_mlflow.connection import connections
+        from otel_bridge.context import is_instrumented
         from otel_bridge.live import LiveRun
 
+        self._instrumented = is_instrumented()
+        self._tasks: dict[str, TaskRef] = {}
         self._run_id = run_id
         self._settings = settings
         self._connection: Connection | None = None
@@ -117,6 +131,22 @@ class _Run:
             settings.capture,
             version("inspect-mlflow"),
         )
+
+    def note_task(self, spec: EvalSpec) -> None:
+        """Remember what the samples of a task need to refer to it."""
+        if self._instrumented:
+            from otel_bridge.spans import TaskRef
+
+            self._tasks[spec.eval_id] = TaskRef.of(spec, self._settings.trace_scope)
+
+    def attach(self, eval_id: str, uuid: str, id: int | str, epoch: int) -> None:
+        """Make a sample's span the current one of the running task."""
+        task = self._tasks.get(eval_id)
+        if task is not None:
+            from otel_bridge.context import attach_sample
+            from otel_bridge.spans import SampleRef
+
+            attach_sample(SampleRef(task, uuid, id, epoch))
 
     async def finish(self) -> None:
         """Wait for the delivery, off the event loop, and say what did not arrive."""

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from otel_bridge.spans import SampleRef
 
 
+def is_instrumented() -> bool:
+    """Whether anything in this process uses OpenTelemetry's API, as instrumentation does.
+
+    Ask before this package imports it.
+    """
+    return "opentelemetry.trace" in sys.modules
+
+
 def attach_sample(ref: SampleRef) -> None:
-    """Make the sample's span the current one of the running asyncio task and what it starts.
+    """Make the sample's span the current one of the running task and of what it starts.
 
     Spans of instrumented HTTP clients, databases and the like then belong to the sample's trace,
-    and requests carry its `traceparent`. It is never detached: the context ends with the task.
+    and their requests carry its `traceparent`. It is never detached: it ends with the task.
     """
     from opentelemetry.context import attach
-    from opentelemetry.trace import NonRecordingSpan, set_span_in_context
+    from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
 
-    from otel_bridge.tracer import span_context
-
-    attach(set_span_in_context(NonRecordingSpan(span_context(ref.trace_id, ref.span_id))))
+    context = SpanContext(
+        ref.trace_id,
+        ref.span_id,
+        is_remote=False,
+        trace_flags=TraceFlags(TraceFlags.SAMPLED),
+    )
+    attach(set_span_in_context(NonRecordingSpan(context)))
