@@ -6,14 +6,14 @@ begins with, repeats of that prefix only what a budget allows, and carries all t
 whole. So each message stands whole at least once, and any call's input can be rebuilt:
 the prefix from the named span (the same way), then what stands in the span itself.
 
-Which earlier call is named depends on the calls' own times alone, so that a live evaluation,
-which sees calls in the order they end, and its log, which has them in the order they began,
-come to the same answer.
+Of several earlier calls the first to complete is named. That depends on the calls' own times
+alone: a live evaluation, which sees calls in the order they end, and its log, which has them in
+the order they began, come to the same answer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -36,21 +36,20 @@ class _Message:
     number: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Call:
-    completed_ns: int
-    span_id: int
-    messages: tuple[int, ...]
-
-
 class History:
-    """The model calls of one sample, and the messages they carried."""
+    """The model calls of one sample, and the messages they carried, as a tree of beginnings.
+
+    A node is a beginning of a conversation; it knows the call that first completed with it.
+    """
 
     def __init__(self, capture: Capture) -> None:
         self._capture = capture
-        self._calls: list[_Call] = []
         self._by_id: dict[str, _Message] = {}
         self._numbers: dict[str, int] = {}
+        self._nodes: dict[tuple[int, int], int] = {}
+        """A node's number, by the node before it and the number of the message in between."""
+        self._holders: list[tuple[int, int]] = [(0, 0)]
+        """By node: when the call that holds it completed, and the call's span id."""
 
     def add(self, event: ModelEvent, span_id: int) -> ModelInput:
         """How the span of a call carries its input; the call counts as history from now on.
@@ -58,13 +57,14 @@ class History:
         Calls must be added in the order in which they completed.
         """
         messages = [self._convert(message) for message in event.input]
-        numbers = tuple(message.number for message in messages)
+        numbers = [message.number for message in messages]
         prefix, holder = self._prefix(numbers, to_ns(event.timestamp))
-        if event.completed is not None:
-            full = numbers
-            if event.output.choices:
-                full += (self._convert(event.output.choices[0].message).number,)
-            self._calls.append(_Call(to_ns(event.completed), span_id, full))
+        if event.completed is not None and event.error is None:
+            outputs = [choice.message for choice in event.output.choices[:1]]
+            self._hold(
+                [*numbers, *(self._convert(message).number for message in outputs)],
+                (to_ns(event.completed), span_id),
+            )
 
         carried = self._within_budget(messages, prefix) if holder is not None else set()
         omitted = [] if holder is None else _runs(i for i in range(prefix) if i not in carried)
@@ -94,20 +94,25 @@ class History:
             self._by_id[message.id] = converted
         return converted
 
-    def _prefix(self, numbers: tuple[int, ...], start_ns: int) -> tuple[int, int | None]:
-        """The longest beginning that an earlier call held, and that call's span id.
+    def _prefix(self, numbers: Sequence[int], start_ns: int) -> tuple[int, int | None]:
+        """The longest beginning that a call held which was over by then, and its span id."""
+        node, span_id = 0, None
+        for length, number in enumerate(numbers):
+            found = self._nodes.get((node, number))
+            if found is None or self._holders[found][0] > start_ns:
+                return length, span_id  # what goes on from here was held later still
+            node, span_id = found, self._holders[found][1]
+        return len(numbers), span_id
 
-        Of several, the one that completed last (then the greatest span id).
-        """
-        best: tuple[int, int, int] | None = None
-        for call in reversed(self._calls):
-            if call.completed_ns > start_ns or (best and len(call.messages) < best[0]):
-                continue
-            length = _common(call.messages, numbers)
-            candidate = (length, call.completed_ns, call.span_id)
-            if length and (best is None or candidate > best):
-                best = candidate
-        return (best[0], best[2]) if best else (0, None)
+    def _hold(self, numbers: Iterable[int], holder: tuple[int, int]) -> None:
+        node = 0
+        for number in numbers:
+            found = self._nodes.setdefault((node, number), len(self._holders))
+            if found == len(self._holders):
+                self._holders.append(holder)
+            else:
+                self._holders[found] = min(self._holders[found], holder)
+            node = found
 
     def _within_budget(self, messages: Sequence[_Message], prefix: int) -> set[int]:
         """Positions of the prefix to repeat: system and first user message, then the newest."""
@@ -133,9 +138,14 @@ class History:
 
     def _genai(self, message: ChatMessage) -> dict[str, Any]:
         """A message without its id: logs give equal messages of a sample one id, live has two."""
-        converted = message_to_genai(message, self._capture)
-        inspect = {k: v for k, v in converted.pop("inspect", {}).items() if k != "id"}
-        return {**converted, "inspect": inspect} if inspect else converted
+        return _as_input(message_to_genai(message, self._capture))
+
+
+def _as_input(message: dict[str, Any]) -> dict[str, Any]:
+    """A converted message as it stands in an input, be it an output."""
+    own = {key: value for key, value in message.items() if key not in ("finish_reason", "inspect")}
+    inspect = {k: v for k, v in message.get("inspect", {}).items() if k not in ("id", "choice")}
+    return {**own, "inspect": inspect} if inspect else own
 
 
 def rebuild_input(span_id: str, spans: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -170,19 +180,12 @@ def rebuild_input(span_id: str, spans: Mapping[str, Mapping[str, Any]]) -> list[
         assert prefix <= len(whole)
         messages = whole
         if step < len(chain) - 1 and sc.GEN_AI_OUTPUT_MESSAGES in attributes:
-            messages = messages + json.loads(attributes[sc.GEN_AI_OUTPUT_MESSAGES])[:1]
+            outputs = json.loads(attributes[sc.GEN_AI_OUTPUT_MESSAGES])
+            messages = messages + [_as_input(output) for output in outputs[:1]]
     return messages
 
 
-def _common(left: tuple[int, ...], right: tuple[int, ...]) -> int:
-    """Length of the common beginning."""
-    length = min(len(left), len(right))
-    if left[:length] == right[:length]:
-        return length
-    return next(i for i in range(length) if left[i] != right[i])
-
-
-def _runs(positions: Any) -> list[tuple[int, int]]:
+def _runs(positions: Iterable[int]) -> list[tuple[int, int]]:
     """Ascending positions as [first, last + 1] ranges."""
     runs: list[tuple[int, int]] = []
     for i in positions:

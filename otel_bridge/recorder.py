@@ -9,7 +9,7 @@ hold.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,7 @@ from otel_bridge.spans import (
     instant_events,
     iso_to_ns,
     model_span,
+    nested_events,
     run_span,
     sample_span,
     sandbox_span,
@@ -38,85 +39,140 @@ from otel_bridge.spans import (
 from otel_bridge.values import Capture
 
 if TYPE_CHECKING:
-    from inspect_ai.event import Event, ModelEvent, SandboxEvent, SubtaskEvent, ToolEvent
+    from inspect_ai.event import (
+        Event,
+        ModelEvent,
+        SandboxEvent,
+        StepEvent,
+        SubtaskEvent,
+        ToolEvent,
+    )
     from inspect_ai.log import EvalError, EvalLog, EvalRetryError, EvalSample, EvalSpec
 
 
 @dataclass(slots=True)
 class _Node:
-    """An Inspect span: what begins, what ends, and what happens in between."""
+    """An Inspect span: what begins it, what ends it, and what happens in between."""
 
     key: str
     name: str
     type: str | None
     parent: _Node | None
     begin_ns: int
-    end_ns: int | None = None
+    begin: Event | None = None
+    end: Event | None = None
+    event: ToolEvent | SubtaskEvent | None = None
+    """The tool call or subtask that the span is all about."""
     instants: list[Event] = field(default_factory=list)
-    tool: ToolEvent | None = None
-    subtask: SubtaskEvent | None = None
     extent: Extent = field(default_factory=Extent)
+
+    @property
+    def end_ns(self) -> int | None:
+        """When it ended, None where the log does not say."""
+        if self.end is not None:
+            return to_ns(self.end.timestamp)
+        completed = None if self.event is None else self.event.completed
+        return None if completed is None else to_ns(completed)
 
 
 @dataclass(slots=True)
 class _Call:
-    """An event with a duration of its own, and the Inspect span it lies in."""
+    """An event with a span of its own, and the Inspect span around it. `key` names its span."""
 
     key: str
     event: ModelEvent | ToolEvent | SandboxEvent
-    node: _Node | None
+    around: _Node | None
+    node: _Node | None = None
+    """A tool call's own Inspect span."""
 
 
 class _Tree:
-    """The Inspect spans of a sample, built from its events in their order."""
+    """The Inspect spans of a sample, what lies in them and in none, built in the log's order."""
 
     def __init__(self) -> None:
         self.nodes: dict[str, _Node] = {}
+        self.calls: list[_Call] = []
         self.instants: list[Event] = []
+        self.events: dict[str, Event] = {}
+        """Every event once, by its uuid, or its place where it has none."""
         self._steps: list[_Node] = []
 
-    def begin(self, key: str, name: str, type: str | None, parent: str | None, ns: int) -> _Node:
-        node = self.nodes.get(key)
-        if node is None:
-            node = _Node(key, name, type, self.node(parent), ns)
-            self.nodes[key] = node
-        return node
-
     def node(self, key: str | None) -> _Node | None:
+        """The span of that id; without one, the innermost step that is open."""
         if key is None:
             return self._steps[-1] if self._steps else None
         return self.nodes.get(key)
 
-    def add(self, event: Event, key: str) -> _Node | None:
-        """Take in an event without a duration; returns the span it lies in or opens."""
+    def take(self, events: Iterable[Event]) -> None:
+        """Take in the events of a log: a tool's or subtask's follows the beginning of its span."""
+        opened: _Node | None = None
+        for event in events:
+            opened = self.add(event, opened)
+
+    def add(self, event: Event, opened: _Node | None = None) -> _Node | None:
+        """Take in an event. `opened` is the span that the event before it in the log has begun.
+
+        Returns the span that this one begins.
+        """
+        key = event.uuid or f"#{len(self.events)}"
+        if key in self.events:
+            return opened
+        self.events[key] = event
         if event.event == "span_begin":
-            return self.begin(
-                event.id, event.name, event.type, event.parent_id, to_ns(event.timestamp)
-            )
+            return self._begin(event.id, event.name, event.type, event.parent_id, event)
         if event.event == "span_end":
             node = self.nodes.get(event.id)
-            if node is not None and node.end_ns is None:
-                node.end_ns = to_ns(event.timestamp)
-            return node
-        if event.event == "step":
-            return self._step(event.action, event.name, event.type, key, to_ns(event.timestamp))
-        node = self.node(event.span_id)
-        while node is not None and node.end_ns is not None:
-            node = node.parent  # the span is closed: what comes late belongs around it
-        (self.instants if node is None else node.instants).append(event)
+            if node is not None and node.end is None:
+                node.end = event
+        elif event.event == "step":
+            return self._step(event, key)
+        elif event.event == "model" or event.event == "sandbox":
+            self.calls.append(_Call(key, event, self.node(event.span_id)))
+        elif event.event == "tool" or event.event == "subtask":
+            if opened is not None and opened.type == event.event and opened.event is None:
+                node = opened
+            else:
+                name = event.function if event.event == "tool" else event.name
+                node = self._begin(key, name, event.event, event.span_id, event)
+            self._own(event, node)
+        else:
+            node = self.node(event.span_id)
+            while node is not None and node.end is not None:
+                node = node.parent  # the span is closed: what comes late belongs around it
+            (self.instants if node is None else node.instants).append(event)
+        return None
+
+    def _own(self, event: ToolEvent | SubtaskEvent, node: _Node) -> None:
+        node.event = event
+        if event.event == "tool":
+            self.calls.append(_Call(node.key, event, node.parent, node))
+        if event.events:  # as logs had it before there were spans
+            self._steps.append(node)
+            self.take(nested_events(event))
+            del self._steps[self._steps.index(node) :]
+
+    def _begin(
+        self, key: str, name: str, type: str | None, parent: str | None, event: Event
+    ) -> _Node:
+        node = self.nodes.get(key)
+        if node is None:
+            node = _Node(key, name, type, self.node(parent), to_ns(event.timestamp))
+            self.nodes[key] = node
+            if event.event in ("span_begin", "step"):
+                node.begin = event
         return node
 
-    def _step(self, action: str, name: str, type: str | None, key: str, ns: int) -> _Node | None:
+    def _step(self, event: StepEvent, key: str) -> _Node | None:
         """Steps are the spans of older logs: nested by their order alone."""
-        if action == "begin":
-            node = self.begin(key, name, type, None, ns)
+        if event.action == "begin":
+            node = self._begin(key, event.name, event.type, None, event)
             self._steps.append(node)
             return node
         for node in reversed(self._steps):
-            if node.name == name and node.type == type:
-                node.end_ns = ns
+            if node.name == event.name and node.type == event.type:
+                node.end = event
                 del self._steps[self._steps.index(node) :]
-                return node
+                break
         return None
 
 
@@ -140,7 +196,6 @@ class SampleRecorder:
         self._tree = _Tree()
         self._history = History(self._capture)
         self._tool_spans: dict[str, str] = {}
-        self._tool_order: list[str] = []
 
     def add(
         self, event: Event, tool_event: str | None = None, *, settled: bool = True
@@ -153,33 +208,28 @@ class SampleRecorder:
         sample.
         """
         self._events.append(event)
-        if not settled:
+        if not settled or event.uuid is None:
             return []
-        if event.event == "span_begin" and tool_event is not None:
-            self._tool_spans[tool_event] = event.id
         if event.event == "model":
             if event.completed is None or event.error is not None:
                 return []
-            key, node = event.uuid, self._tree.node(event.span_id)
-        elif event.event == "tool":
-            span = self._tool_spans.get(event.uuid or "")
-            if event.completed is None or span is None or span not in self._tree.nodes:
-                return []
-            key, node = span, self._tree.nodes[span].parent
+            call = _Call(event.uuid, event, self._tree.node(event.span_id))
         elif event.event == "sandbox":
-            if event.completed is None:
+            call = _Call(event.uuid, event, self._tree.node(event.span_id))
+        elif event.event == "tool":
+            node = self._tree.nodes.get(self._tool_spans.get(event.uuid, ""))
+            if node is None or node.end is None:
                 return []
-            key, node = event.uuid, self._tree.node(event.span_id)
-        elif event.event == "subtask":
-            return []
+            call = _Call(node.key, event, node.parent, node)
         else:
-            self._tree.add(event, event.uuid or "")
+            if event.event == "span_begin" and tool_event is not None:
+                self._tool_spans[tool_event] = event.id
+            if event.event != "subtask":
+                self._tree.add(event)
             return []
-        if key is None:
+        if call.event.completed is None:
             return []
-        instants = self._tree.nodes[key].instants if event.event == "tool" else []
-        span_data = self._call(_Call(key, event, node), to_ns(event.completed), instants)
-        return [] if span_data is None else [span_data]
+        return self._once(self._call(call, to_ns(call.event.completed), self.ref.span_id))
 
     def end_attempt(
         self, error: EvalError | EvalRetryError | None, started_ns: int | None = None
@@ -188,14 +238,21 @@ class SampleRecorder:
 
         `started_ns` stands in for its time where it left no event.
         """
+        tree = _Tree()
+        tree.take(self._events)
         attempt_id = self.ref.child_id(f"attempt {self.attempt}")
-        spans, extent, instants = self._convert(self._events, attempt_id, None)
+        spans, extent = self._convert(tree, attempt_id, Extent())
         if extent.start_ns is None:
             extent.cover(started_ns, None)
         self.extent.cover(extent.start_ns, extent.end_ns)
         spans += self._once(
             attempt_span(
-                self.ref, self.attempt, error, extent, instants=instants, capture=self._capture
+                self.ref,
+                self.attempt,
+                error,
+                extent,
+                instants=self._instants(tree.instants),
+                capture=self._capture,
             )
         )
         self.attempt += 1
@@ -205,20 +262,23 @@ class SampleRecorder:
     def finish(self, sample: EvalSample | None) -> list[SpanData]:
         """All spans not yet returned, the sample's own last.
 
-        `sample` is the finished sample; None if it never finished (its events so far stand in).
+        `sample` is the finished sample; None if it never finished. Live events that it does not
+        have (Inspect strips a sample that can't be written) are kept.
         """
-        events: Sequence[Event] = self._events
-        if sample is not None and (sample.events or not events):
-            events = sample.events
         spans: list[SpanData] = []
-        if sample is not None and self.attempt == 1:
-            for retry in sample.error_retries or ():
-                self._events = list(retry.events or ())
-                spans += self.end_attempt(retry, started_ns=iso_to_ns(sample.started_at))
-        bounds = Extent()
+        extent = Extent()
         if sample is not None:
-            bounds.cover(iso_to_ns(sample.started_at), iso_to_ns(sample.completed_at))
-        rest, extent, instants = self._convert(events, self.ref.span_id, bounds)
+            if self.attempt == 1:
+                live = self._events
+                for retry in sample.error_retries or ():
+                    self._events = list(retry.events or ())
+                    spans += self.end_attempt(retry, started_ns=iso_to_ns(sample.started_at))
+                self._events = live
+            extent.cover(iso_to_ns(sample.started_at), iso_to_ns(sample.completed_at))
+        tree = _Tree()
+        tree.take(() if sample is None else sample.events)
+        tree.take(self._events)
+        rest, extent = self._convert(tree, self.ref.span_id, extent)
         self.extent.cover(extent.start_ns, extent.end_ns)
         spans += rest
         spans += self._once(
@@ -227,8 +287,8 @@ class SampleRecorder:
                 sample,
                 self.extent,
                 attempt=self.attempt,
-                instants=instants,
-                event_order=[key for key, _ in _keyed(events)],
+                instants=self._instants(tree.instants),
+                event_order=list(tree.events),
                 capture=self._capture,
             )
         )
@@ -236,98 +296,49 @@ class SampleRecorder:
 
     # --- the conversion ------------------------------------------------------------------------
 
-    def _convert(
-        self, events: Sequence[Event], root_id: int, bounds: Extent | None
-    ) -> tuple[list[SpanData], Extent, list[EventData]]:
-        """Spans of a sample's events, the time they cover, and what lies in no span."""
-        tree, calls = _Tree(), list[_Call]()
-        times: list[int] = []
-        opened: _Node | None = None
-        for key, event in _keyed(events):
-            times.append(to_ns(event.timestamp))
-            before, opened = opened, None
-            if event.event == "model" or event.event == "sandbox":
-                calls.append(_Call(key, event, tree.node(event.span_id)))
-            elif event.event == "tool":
-                if before is not None and before.type == "tool" and before.tool is None:
-                    before.tool = event
-                    calls.append(_Call(before.key, event, before.parent))
-                else:
-                    calls.append(_Call(key, event, tree.node(event.span_id)))
-            elif event.event == "subtask":
-                if before is not None and before.type == "subtask" and before.subtask is None:
-                    before.subtask = event
-                else:
-                    node = tree.begin(
-                        key, event.name, "subtask", event.span_id, to_ns(event.timestamp)
-                    )
-                    node.subtask = event
-            else:
-                node_or_none = tree.add(event, key)
-                if event.event in ("span_begin", "step"):
-                    opened = node_or_none
-
-        total = Extent()
-        if bounds is not None:
-            total.cover(bounds.start_ns, bounds.end_ns)
-        last_ns = max(times, default=total.end_ns or 0)
+    def _convert(self, tree: _Tree, root_id: int, total: Extent) -> tuple[list[SpanData], Extent]:
+        """Spans not yet returned of what happened below a root, and the time it covers."""
+        times = [to_ns(event.timestamp) for event in tree.events.values()]
+        for ns in times:
+            total.cover(ns, None)
         spans: list[SpanData] = []
         # in the order of completion, which is the order in which live calls arrive
-        ends = {id(call): _end_ns(call, calls, last_ns) for call in calls}
-        for call in sorted(calls, key=lambda call: (call.event.completed is None, ends[id(call)])):
-            end_ns = ends[id(call)]
-            own = tree.nodes.get(call.key) if call.event.event == "tool" else None
-            enclosing = call.node
-            extent = total if enclosing is None else enclosing.extent
-            extent.cover(to_ns(call.event.timestamp), end_ns)
-            if own is not None:
-                own.extent.cover(to_ns(call.event.timestamp), end_ns)
-            span = self._call(call, end_ns, own.instants if own else [], root_id)
-            if span is not None:
-                spans.append(span)
-        for node in reversed(list(tree.nodes.values())):
-            extent = node.extent
-            extent.cover(node.begin_ns, node.end_ns)
+        ends = _ends(tree.calls, max(times, default=0))
+        for call, end_ns in sorted(ends, key=lambda end: (end[0].event.completed is None, end[1])):
+            around = total if call.around is None else call.around.extent
+            around.cover(to_ns(call.event.timestamp), end_ns)
+            spans += self._once(self._call(call, end_ns, root_id))
+        for node in reversed(tree.nodes.values()):
+            node.extent.cover(node.begin_ns, node.end_ns)
             for event in node.instants:
-                extent.cover(to_ns(event.timestamp), None)
-            if node.subtask is not None and node.subtask.completed is not None:
-                extent.cover(to_ns(node.subtask.timestamp), to_ns(node.subtask.completed))
-            (total if node.parent is None else node.parent.extent).cover(*extent.ns)
-            if node.tool is None:
-                spans += self._once(
-                    inspect_span(
-                        self.ref,
-                        key=node.key,
-                        name=node.name,
-                        type=node.type,
-                        parent_id=self._parent_id(node.parent, root_id),
-                        extent=extent,
-                        instants=self._instants(node.instants),
-                        cut_off=node.end_ns is None
-                        and (node.subtask is None or node.subtask.completed is None),
-                        attempt=self.attempt,
-                        subtask=node.subtask,
-                        capture=self._capture,
-                    )
+                node.extent.cover(to_ns(event.timestamp), None)
+            (total if node.parent is None else node.parent.extent).cover(*node.extent.ns)
+            if node.event is None or node.event.event == "subtask":
+                span = inspect_span(
+                    self.ref,
+                    key=node.key,
+                    name=node.name,
+                    type=node.type,
+                    parent_id=self._parent_id(node.parent, root_id),
+                    extent=node.extent,
+                    instants=self._instants(node.instants),
+                    begin=node.begin,
+                    end=node.end,
+                    cut_off=node.end_ns is None,
+                    attempt=self.attempt,
+                    subtask=node.event,
+                    capture=self._capture,
                 )
-        for ns in times:
-            total.cover(ns, ns)
-        return spans, total, self._instants(tree.instants)
+                spans += self._once(span)
+        return spans, total
 
-    def _call(
-        self,
-        call: _Call,
-        end_ns: int,
-        instants: Iterable[Event] = (),
-        root_id: int | None = None,
-    ) -> SpanData | None:
+    def _call(self, call: _Call, end_ns: int, root_id: int) -> SpanData | None:
         """The span of a call, None if it was returned before."""
         span_id = self.ref.child_id(call.key)
-        event = call.event
         if span_id in self._sent:
             return None
-        self._sent.add(span_id)
-        parent_id = self._parent_id(call.node, root_id or self.ref.span_id)
+        event = call.event
+        parent_id = self._parent_id(call.around, root_id)
         if event.event == "model":
             return model_span(
                 self.ref,
@@ -340,23 +351,26 @@ class SampleRecorder:
                 attempt=self.attempt,
                 capture=self._capture,
             )
-        if event.event == "tool":
-            return tool_span(
+        if event.event == "sandbox":
+            return sandbox_span(
                 self.ref,
                 event,
                 key=call.key,
                 parent_id=parent_id,
                 end_ns=end_ns,
-                instants=self._instants(instants),
                 attempt=self.attempt,
                 capture=self._capture,
             )
-        return sandbox_span(
+        node = call.node
+        return tool_span(
             self.ref,
             event,
             key=call.key,
             parent_id=parent_id,
             end_ns=end_ns,
+            instants=[] if node is None else self._instants(node.instants),
+            begin=None if node is None else node.begin,
+            end=None if node is None else node.end,
             attempt=self.attempt,
             capture=self._capture,
         )
@@ -367,55 +381,35 @@ class SampleRecorder:
     def _instants(self, events: Iterable[Event]) -> list[EventData]:
         return [data for event in events for data in instant_events(event, self._capture)]
 
-    def _once(self, span: SpanData) -> list[SpanData]:
-        if span.span_id in self._sent:
+    def _once(self, span: SpanData | None) -> list[SpanData]:
+        if span is None or span.span_id in self._sent:
             return []
         self._sent.add(span.span_id)
         return [span]
 
 
-def _keyed(events: Iterable[Event]) -> Iterator[tuple[str, Event]]:
-    """Events with their keys, each event once: its uuid, or its place where it has none.
+def _ends(calls: Sequence[_Call], last_ns: int) -> list[tuple[_Call, int]]:
+    """When calls ended: their own time, or for one without, when the log says that it was over.
 
-    Logs from before there were spans nest the events of tools and subtasks inside them.
+    A failed attempt at a model call ends where the next one in its span begins; what was cut off
+    ends with its span, or with the sample's last event.
     """
-    seen: set[str] = set()
-    for place, event in enumerate(_flat(events)):
-        key = event.uuid or f"#{place}"
-        if key not in seen:
-            seen.add(key)
-            yield key, event
-
-
-def _flat(events: Iterable[Event]) -> Iterator[Event]:
-    for event in events:
-        yield event
-        if event.event in ("tool", "subtask") and event.events:
-            yield from _flat(event.events)
-
-
-def _end_ns(call: _Call, calls: Sequence[_Call], last_ns: int) -> int:
-    """When a call ended: its own time, or for one without, where the log says it was over.
-
-    A failed attempt ends where the next call in its span begins; what was cut off ends with its
-    span, or with the sample's last event.
-    """
-    event = call.event
-    if event.completed is not None:
-        return to_ns(event.completed)
-    start_ns = to_ns(event.timestamp)
-    if event.event == "model" and event.error is not None:
-        later = (
-            to_ns(other.event.timestamp)
-            for other in calls
-            if other.node is call.node and other.event.event == "model"
-        )
-        following = min((ns for ns in later if ns > start_ns), default=None)
-        if following is not None:
-            return following
-    if call.node is not None and call.node.end_ns is not None:
-        return max(start_ns, call.node.end_ns)
-    return max(start_ns, last_ns)
+    ends: list[tuple[_Call, int]] = []
+    following: dict[int, int] = {}
+    for call in reversed(calls):
+        event, around = call.event, call.around
+        start_ns = to_ns(event.timestamp)
+        end_ns = last_ns
+        if event.completed is not None:
+            end_ns = to_ns(event.completed)
+        elif event.event == "model" and event.error and following.get(id(around), 0) > start_ns:
+            end_ns = following[id(around)]
+        elif around is not None and around.end_ns is not None:
+            end_ns = around.end_ns
+        ends.append((call, max(start_ns, end_ns)))
+        if event.event == "model":
+            following[id(around)] = start_ns
+    return ends[::-1]
 
 
 class RunRecorder:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from otel_bridge import ids
 from otel_bridge import semconv as sc
 from otel_bridge.messages import output_to_genai, tools_to_genai
-from otel_bridge.values import Capture, clean_text, strip_media, to_json
+from otel_bridge.values import Capture, clean_text, plain, strip_media, to_json
 
 if TYPE_CHECKING:
     from inspect_ai.event import Event, ModelEvent, SandboxEvent, SubtaskEvent, ToolEvent
@@ -139,10 +139,10 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 def to_ns(time: datetime) -> int:
-    """Unix time in nanoseconds, exact to the microsecond."""
+    """Unix time in nanoseconds, exact to the microsecond, as far as 63 bits go."""
     if time.tzinfo is None:
         time = time.replace(tzinfo=timezone.utc)
-    return (time - _EPOCH) // timedelta(microseconds=1) * 1000
+    return min(max(0, (time - _EPOCH) // timedelta(microseconds=1) * 1000), 2**63 - 1)
 
 
 def iso_to_ns(text: str | None) -> int | None:
@@ -573,13 +573,15 @@ def inspect_span(
     parent_id: int,
     extent: Extent,
     instants: Sequence[EventData],
+    begin: Event | None,
+    end: Event | None,
     cut_off: bool,
     attempt: int,
     subtask: SubtaskEvent | None,
     capture: Capture,
 ) -> SpanData:
     """A solver, scorer, agent, handoff, subtask, custom span, or a phase of the sample."""
-    start, end = extent.ns
+    start_ns, end_ns = extent.ns
     attributes: dict[str, AttributeValue] = {
         sc.INSPECT_KIND: type or "span",
         sc.INSPECT_SPAN_ID: key,
@@ -598,9 +600,9 @@ def inspect_span(
         attributes[sc.OPENINFERENCE_SPAN_KIND] = "CHAIN"
     if attempt > 1:
         attributes[sc.INSPECT_SAMPLE_ATTEMPT] = attempt
+    attributes |= _span_place(begin, end, capture)
     if subtask is not None:
-        if subtask.uuid:
-            attributes[sc.INSPECT_EVENT_UUID] = subtask.uuid
+        attributes |= _event_place(subtask, attempt, capture)
         if subtask.type:
             attributes[sc.INSPECT_SPAN_TYPE] = subtask.type
         if capture.content:
@@ -614,8 +616,8 @@ def inspect_span(
         trace_id=ref.trace_id,
         span_id=ref.child_id(key),
         parent_id=parent_id,
-        start_ns=start,
-        end_ns=end,
+        start_ns=start_ns,
+        end_ns=end_ns,
         attributes=attributes,
         status="error" if cut_off else "unset",
         status_message="did not finish" if cut_off else None,
@@ -851,7 +853,9 @@ def tool_span(
     key: str,
     parent_id: int,
     end_ns: int,
-    instants: Sequence[EventData] = (),
+    instants: Sequence[EventData],
+    begin: Event | None,
+    end: Event | None,
     attempt: int,
     capture: Capture,
 ) -> SpanData:
@@ -864,8 +868,9 @@ def tool_span(
         sc.GEN_AI_TOOL_TYPE: "function",
         sc.GEN_AI_TOOL_CALL_ID: event.id,
     }
-    if event.span_id != key and event.uuid != key:
+    if begin is not None:
         attributes[sc.INSPECT_SPAN_ID] = key
+    attributes |= _span_place(begin, end, capture)
     attributes |= _event_place(event, attempt, capture)
     optional = {
         sc.INSPECT_TOOL_AGENT: event.agent,
@@ -1002,6 +1007,9 @@ def instant_events(event: Event, capture: Capture) -> list[EventData]:
             for name, value in _fields(event)
             if name not in _BASE_FIELDS and value is not None
         }
+        if event.event == "sample_init" and not event.uuid:
+            # reading such a log makes up ids for the messages
+            fields["sample"] = _without_message_ids(plain(event.sample))
     else:
         wanted = _SAFE_FIELDS.get(event.event, ())
         fields = {name: getattr(event, name, None) for name in wanted}
@@ -1011,6 +1019,13 @@ def instant_events(event: Event, capture: Capture) -> list[EventData]:
     if fields:
         attributes[sc.INSPECT_EVENT_DATA] = _json(fields, capture)
     return [EventData(sc.EVENT_PREFIX + str(event.event), time_ns, attributes)]
+
+
+def _without_message_ids(sample: dict[str, Any]) -> dict[str, Any]:
+    if isinstance(sample.get("input"), list):
+        for message in sample["input"]:
+            message.pop("id", None)
+    return sample
 
 
 def _fields(event: Event) -> Iterable[tuple[str, Any]]:
@@ -1034,6 +1049,63 @@ def _event_place(event: Event, attempt: int, capture: Capture) -> dict[str, Attr
     if attempt > 1:
         attributes[sc.INSPECT_SAMPLE_ATTEMPT] = attempt
     return attributes
+
+
+def _span_place(begin: Event | None, end: Event | None, capture: Capture) -> dict[str, Any]:
+    """What the events that begin and end an Inspect span say beside its name and times."""
+    attributes: dict[str, Any] = {}
+    if begin is not None:
+        place = _event_place(begin, 1, capture)
+        attributes = {_BEGIN_NAMES[key]: value for key, value in place.items()}
+    if end is not None:
+        place = _event_place(end, 1, capture)
+        attributes |= {_END_NAMES[k]: value for k, value in place.items() if k in _END_NAMES}
+    return attributes
+
+
+_BEGIN_NAMES = {
+    sc.INSPECT_EVENT_UUID: sc.INSPECT_SPAN_BEGIN,
+    sc.INSPECT_EVENT_METADATA: sc.INSPECT_SPAN_METADATA,
+    sc.INSPECT_WORKING_START: sc.INSPECT_WORKING_START,
+}
+_END_NAMES = {
+    sc.INSPECT_EVENT_UUID: sc.INSPECT_SPAN_END,
+    sc.INSPECT_WORKING_START: sc.INSPECT_WORKING_END,
+}
+
+
+def nested_events(event: ToolEvent | SubtaskEvent) -> list[Event]:
+    """The events that logs from before there were spans keep inside a tool call or subtask."""
+    from inspect_ai.event import Event
+    from pydantic import TypeAdapter, ValidationError
+
+    events: list[Event] = []
+    for item in event.events:
+        if not isinstance(item, Mapping):
+            events.append(item)
+            continue
+        try:
+            nested: Event = TypeAdapter(Event).validate_python(item)
+        except ValidationError:
+            nested = _unknown_event(item, event)
+        if not item.get("uuid"):
+            nested.uuid = nested.span_id = None  # reading them outside of a log makes them up
+        events.append(nested)
+    return events
+
+
+def _unknown_event(item: Mapping[str, Any], around: Event) -> Event:
+    from inspect_ai.event import InfoEvent
+
+    timestamp = iso_to_ns(str(item.get("timestamp")))
+    return InfoEvent(
+        source=str(item.get("event")),
+        data=plain(item),
+        timestamp=around.timestamp
+        if timestamp is None
+        else datetime.fromtimestamp(timestamp / 1e9, timezone.utc),
+        working_start=around.working_start,
+    )
 
 
 # --- helpers ----------------------------------------------------------------------------------
