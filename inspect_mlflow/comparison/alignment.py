@@ -95,40 +95,64 @@ def align(baseline: LoadedEval, candidate: LoadedEval) -> Alignment:
     ValueError
         A log has no samples or has one twice, or the logs have no sample id in common.
     """
-    first, second = _index(baseline), _index(candidate)
-    ids = {key[0] for key in first}
-    other_ids = {key[0] for key in second}
+    names, other_names = _names(baseline), _names(candidate)
+    ids, other_ids = set(names), set(other_names)
     if ids.isdisjoint(other_ids):
         raise ValueError(
             f"no sample in common: {baseline.name!r} has ids {_some(ids)}, "
             f"{candidate.name!r} has ids {_some(other_ids)}"
         )
-    order = {name: rank for rank, name in enumerate(sorted(ids | other_ids, key=_natural))}
-    ranked = sorted((order[key[0]], key[1], key) for key in first.keys() | second.keys())
-    keys = [key for _, _, key in ranked]
-    left = [first.get(key) for key in keys]
-    right = [second.get(key) for key in keys]
-    both = len(first.keys() & second.keys())
+    order = sorted(ids | other_ids, key=_natural)
+    left: list[SampleRecord | None]
+    right: list[SampleRecord | None]
+    sizes = len(baseline.samples), len(candidate.samples)
+    if (len(ids), len(other_ids)) == sizes and _first_epochs(baseline, candidate):
+        # By far the most common case, and texts are faster keys than pairs.
+        by_name = dict(zip(names, baseline.samples, strict=True))
+        other_by_name = dict(zip(other_names, candidate.samples, strict=True))
+        left = [by_name.get(name) for name in order]
+        right = [other_by_name.get(name) for name in order]
+        keys = [(name, 1) for name in order]
+        groups = np.arange(len(order), dtype=np.intp)
+    else:
+        first, second = _index(baseline, names), _index(candidate, other_names)
+        ranks = {name: rank for rank, name in enumerate(order)}
+        ranked = sorted((ranks[key[0]], key[1], key) for key in first.keys() | second.keys())
+        keys = [key for _, _, key in ranked]
+        left = [first.get(key) for key in keys]
+        right = [second.get(key) for key in keys]
+        groups = np.array([rank for rank, _, _ in ranked], dtype=np.intp)
+    both = sizes[0] + sizes[1] - len(keys)
     return Alignment(
         keys=keys,
         baseline=left,
         candidate=right,
-        groups=np.array([rank for rank, _, _ in ranked], dtype=np.intp),
+        groups=groups,
         group_count=len(order),
         aligned=both,
-        missing=len(first) - both,
-        new=len(second) - both,
+        missing=sizes[0] - both,
+        new=sizes[1] - both,
     )
 
 
-def _index(run: LoadedEval) -> dict[Key, SampleRecord]:
+def _names(run: LoadedEval) -> list[str]:
     if not run.samples:
         reason = "the sample filter left none" if run.filtered else "it may hold only a header"
         raise ValueError(f"{run.name!r} has no samples to compare ({reason})")
-    index = {(str(record.id), record.epoch): record for record in run.samples}
-    if len(index) != len(run.samples):
-        counts = Counter((str(record.id), record.epoch) for record in run.samples)
-        twice = [f"{key[0]!r} (epoch {key[1]})" for key, count in counts.items() if count > 1]
+    return [str(record.id) for record in run.samples]
+
+
+def _first_epochs(*runs: LoadedEval) -> bool:
+    return all(record.epoch == 1 for run in runs for record in run.samples)
+
+
+def _index(run: LoadedEval, names: Sequence[str]) -> dict[Key, SampleRecord]:
+    keys = [(name, record.epoch) for name, record in zip(names, run.samples, strict=True)]
+    index = dict(zip(keys, run.samples, strict=True))
+    if len(index) != len(keys):
+        twice = [
+            f"{key[0]!r} (epoch {key[1]})" for key, count in Counter(keys).items() if count > 1
+        ]
         more = f" and {len(twice) - 5} more" if len(twice) > 5 else ""
         raise ValueError(f"duplicate sample ids in {run.name!r}: {', '.join(twice[:5])}{more}")
     return index
