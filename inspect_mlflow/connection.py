@@ -60,6 +60,18 @@ class Connection:
         """Whether there is an MLflow server, as opposed to its database."""
         return self.uri.startswith(("http://", "https://"))
 
+    def is_alive(self) -> bool:
+        """Whether MLflow answers, found out in seconds; a database is taken to. Blocks."""
+        import requests
+        from mlflow.exceptions import MlflowException
+
+        try:
+            if self.is_http:
+                self._greet()
+        except (MlflowException, requests.RequestException):
+            return False
+        return True
+
     def run(self, key: str) -> Future[str]:
         """The MLflow run of an Inspect run or eval id; done when it has been created."""
         with self._lock:
@@ -72,12 +84,15 @@ class Connection:
 
         try:
             if self.is_http:
-                # find out in seconds whether there is a server: MLflow's client tries for minutes
-                self.request("/health", "GET", max_retries=1, timeout=5)
+                self._greet()
             client = MlflowClient(tracking_uri=self.uri)
             return client, self._experiment(client)
         except (MlflowException, requests.RequestException) as error:
             raise ConnectionFailed(f"MLflow at {redact(self.uri)}: {_short(error)}") from error
+
+    def _greet(self) -> None:
+        # its client tries for minutes
+        self.request("/health", "GET", max_retries=1, timeout=5)
 
     def request(self, path: str, method: str, **kwargs: Any) -> Any:
         """A request to the server through MLflow's own client: its credentials, CA and headers.

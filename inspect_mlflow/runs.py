@@ -1,28 +1,33 @@
-"""EvalSpec → tags and params of an MLflow run, EvalLog → its metrics and status (pure)."""
+"""EvalSpec → tags, params and dataset of an MLflow run; EvalLog → its status (pure)."""
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final
 
+from inspect_mlflow.keys import Keys
 from otel_bridge.values import to_json
 
 if TYPE_CHECKING:
-    from inspect_ai.log import EvalLog, EvalSpec
+    from inspect_ai.log import EvalLog, EvalPlan, EvalSpec
+    from mlflow.entities import DatasetInput
 
 PARAM_LENGTH: Final = 6000
 TAG_LENGTH: Final = 8000
-KEY_LENGTH: Final = 250
 NAME_LENGTH: Final = 250
 """MLflow's limits, in characters."""
 
 TAG_RUN_ID: Final = "inspect.run_id"
 TAG_EVAL_ID: Final = "inspect.eval_id"
+TAG_TASK_ID: Final = "inspect.task_id"
 TAG_KIND: Final = "inspect.kind"
 """`run` on the parent run of an evaluation, `task` on the run of a task."""
+TAG_RETRY_OF: Final = "inspect.retry_of"
+"""The MLflow run whose task this run retries."""
+
+_VALUE_BYTES: Final = 1_000_000
 
 
 def run_name(task_names: list[str]) -> str:
@@ -35,154 +40,163 @@ def task_name(spec: EvalSpec) -> str:
     return _cut(f"{spec.task} · {spec.model}", NAME_LENGTH)
 
 
-def run_tags(run_id: str, eval_set_id: str | None) -> dict[str, str]:
+def run_tags(run_id: str, eval_set_id: str | None, task_names: list[str]) -> dict[str, str]:
     """Tags of the parent run."""
-    tags = {TAG_KIND: "run", TAG_RUN_ID: run_id}
-    if eval_set_id:
-        tags["inspect.eval_set_id"] = eval_set_id
-    return tags
+    return _tags(
+        {
+            TAG_KIND: "run",
+            TAG_RUN_ID: run_id,
+            "inspect.eval_set_id": eval_set_id,
+            "inspect.tasks": ", ".join(dict.fromkeys(task_names)),
+        }
+    )
 
 
-def task_tags(spec: EvalSpec) -> dict[str, str]:
-    """Tags of a task's run: what it is found by."""
+def task_tags(spec: EvalSpec, plan: EvalPlan) -> dict[str, str]:
+    """Tags of a task's run: what it is found by, and params that are too long for a param."""
     tags: dict[str, Any] = {
         TAG_KIND: "task",
         TAG_RUN_ID: spec.run_id,
         TAG_EVAL_ID: spec.eval_id,
         "inspect.eval_set_id": spec.eval_set_id,
-        "inspect.task_id": spec.task_id,
+        TAG_TASK_ID: spec.task_id,
         "inspect.task": spec.task,
         "inspect.task_file": spec.task_file,
+        "inspect.task_args": spec.task_args_passed,
         "inspect.model": spec.model,
         "inspect.created": spec.created,
         "inspect.tags": ", ".join(spec.tags or ()),
+        "mlflow.source.name": spec.task_file,
+        "mlflow.note.content": spec.task_description,
     }
     for package, version in spec.packages.items():
         tags[f"inspect.package.{package}"] = version
-    if spec.task_file:
-        tags["mlflow.source.name"] = spec.task_file
     if spec.revision is not None:
         tags["mlflow.source.git.commit"] = spec.revision.commit
+        tags["mlflow.source.git.repoURL"] = spec.revision.origin
+        tags["inspect.git.dirty"] = spec.revision.dirty
     for key, value in (spec.metadata or {}).items():
-        tags[f"inspect.metadata.{key}"] = _text(value)
+        tags[f"inspect.metadata.{key}"] = value
+    for key, value in _params(spec, plan).items():
+        if len(_text(value)) > PARAM_LENGTH:
+            tags[f"inspect.params.{key}"] = value
+    return _tags(tags)
+
+
+def end_tags(log: EvalLog) -> dict[str, str]:
+    """Tags that only a finished log knows."""
+    return _tags(
+        {
+            "inspect.log": log.location,
+            "inspect.status": log.status,
+            "inspect.error": log.error.message if log.error else None,
+        }
+    )
+
+
+def task_params(spec: EvalSpec, plan: EvalPlan) -> dict[str, str]:
+    """Params of a task's run: what it was configured with."""
+    keys = Keys()
     return {
-        clean_key(key): _cut(str(value), TAG_LENGTH)
-        for key, value in tags.items()
-        if value not in (None, "")
+        keys.key(key): _cut(_text(value), PARAM_LENGTH)
+        for key, value in _params(spec, plan).items()
     }
 
 
-def task_params(spec: EvalSpec) -> dict[str, str]:
-    """Params of a task's run: what it was configured with."""
+def _params(spec: EvalSpec, plan: EvalPlan) -> dict[str, Any]:
+    config = spec.config
     params: dict[str, Any] = {
         "task": spec.task,
         "task_version": spec.task_version,
         "model": spec.model,
+        "model_base_url": spec.model_base_url,
         "dataset": spec.dataset.name,
         "dataset_samples": spec.dataset.samples,
         "dataset_shuffled": spec.dataset.shuffled,
-        "solver": spec.solver,
+        "solver": spec.solver or ", ".join(step.solver for step in plan.steps),
         "scorers": ", ".join(scorer.name for scorer in spec.scorers or ()),
-        "epochs": spec.config.epochs or 1,
-        "epochs_reducer": ", ".join(spec.config.epochs_reducer or ()),
+        "epochs": config.epochs or 1,
+        "epochs_reducer": ", ".join(config.epochs_reducer or ()),
         "sandbox": spec.sandbox.type if spec.sandbox else None,
+        "sandbox_config": spec.sandbox.config if spec.sandbox else None,
     }
     for name, value in spec.task_args_passed.items():
         params[f"task_args.{name}"] = value
-    for name, value in (spec.solver_args_passed or spec.solver_args or {}).items():
-        params[f"solver_args.{name}"] = value
+    if spec.solver:
+        for name, value in (spec.solver_args_passed or spec.solver_args or {}).items():
+            params[f"solver_args.{name}"] = value
+    else:
+        for step in plan.steps:
+            for name, value in step.params_passed.items():
+                params.setdefault(f"solver_args.{step.solver}.{name}", value)
     for name, role in (spec.model_roles or {}).items():
         models = role if isinstance(role, list) else [role]
         params[f"model_roles.{name}"] = ", ".join(model.model for model in models)
-    for name, value in spec.model_generate_config.model_dump(exclude_none=True).items():
-        params[f"config.{name}"] = value
+    for generate in (spec.model_generate_config, plan.config):
+        for name, value in generate.model_dump(exclude_none=True).items():
+            params[f"config.{name}"] = value
     for name in _LIMITS:
-        params[name] = getattr(spec.config, name)
-    return {
-        clean_key(key): _cut(_text(value), PARAM_LENGTH)
-        for key, value in params.items()
-        if value not in (None, "")
-    }
+        params[name] = getattr(config, name)
+    return {key: value for key, value in params.items() if value not in (None, "")}
 
 
 _LIMITS = (
     "limit",
+    "sample_id",
     "message_limit",
     "token_limit",
+    "token_limit_type",
+    "turn_limit",
     "time_limit",
     "working_limit",
     "cost_limit",
     "fail_on_error",
+    "continue_on_fail",
     "retry_on_error",
+    "score_on_error",
 )
 
 
-def final_metrics(log: EvalLog) -> dict[str, float]:
-    """Metrics of a finished task: scores, counts and usage.
+def dataset_input(spec: EvalSpec) -> DatasetInput:
+    """The samples of a task as an MLflow dataset; runs on the same samples have the same digest."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    NaN and infinities are left out: MLflow would refuse the batch they are in.
-    """
-    metrics: dict[str, float] = {}
-    names: dict[str, str] = {}
-    for name, value in _metrics(log):
-        if math.isfinite(value):
-            key = clean_key(name)
-            if names.setdefault(key, name) != name:
-                key = f"{key[: KEY_LENGTH - 9]}_{_short_hash(name)}"
-            metrics[key] = float(value)
-    return metrics
-
-
-def _metrics(log: EvalLog) -> Iterator[tuple[str, float]]:
-    if log.results is not None:
-        seen: set[str] = set()
-        for score in log.results.scores:
-            for name, metric in score.metrics.items():
-                key = f"{score.name}/{name}"
-                if key in seen and score.reducer:
-                    key = f"{score.name}/{score.reducer}/{name}"
-                seen.add(key)
-                yield key, metric.value
-        yield "total_samples", log.results.total_samples
-        yield "completed_samples", log.results.completed_samples
-    for model, usage in log.stats.model_usage.items():
-        yield f"usage/{model}/input_tokens", usage.input_tokens
-        yield f"usage/{model}/output_tokens", usage.output_tokens
-        yield f"usage/{model}/total_tokens", usage.total_tokens
+    dataset = spec.dataset
+    identity = to_json([dataset.name, dataset.location, dataset.sample_ids], 100_000_000)
+    location = dataset.location or spec.task_file or spec.task
+    is_url = re.match(r"https?://", location) is not None
+    columns = [{"type": "string", "name": name, "required": True} for name in ("input", "target")]
+    return DatasetInput(
+        Dataset(
+            name=_cut(dataset.name or spec.task, NAME_LENGTH),
+            digest=blake2b(identity.encode(), digest_size=8).hexdigest(),
+            source_type="http" if is_url else "local",
+            source=to_json({"url" if is_url else "uri": location}, 10_000),
+            schema=to_json({"mlflow_colspec": columns}, 1_000),
+            profile=to_json({"num_rows": dataset.samples}, 1_000),
+        ),
+        [InputTag("mlflow.data.context", "eval")],
+    )
 
 
 def run_status(status: str) -> str:
-    """MLflow's run status for Inspect's log status."""
-    return {"success": "FINISHED", "error": "FAILED", "cancelled": "KILLED"}.get(status, "RUNNING")
+    """MLflow's run status for Inspect's log status; a log still started was cut off."""
+    return {"success": "FINISHED", "error": "FAILED"}.get(status, "KILLED")
 
 
-def parent_status(statuses: list[str]) -> str:
+def parent_status(statuses: Iterable[str]) -> str:
     """The parent run's status: the worst of its tasks'."""
-    for status in ("KILLED", "FAILED"):
-        if status in statuses:
-            return status
-    return "FINISHED"
+    found = set(statuses)
+    return next((status for status in ("KILLED", "FAILED") if status in found), "FINISHED")
 
 
-_REFUSED = re.compile(r"[^\w\-. :/]")
-
-
-def clean_key(key: str) -> str:
-    """A key that MLflow takes: word characters and `_ - . space : /`, a plain path.
-
-    Other characters become `_`; where that or the length changes more than the ends, a short
-    hash of the original keeps two keys apart.
-    """
-    cleaned = _REFUSED.sub("_", key)
-    cleaned = re.sub(r"/{2,}", "/", cleaned).strip("/")
-    cleaned = "/".join("_" if part in (".", "..") else part for part in cleaned.split("/"))
-    if len(cleaned) > KEY_LENGTH:
-        cleaned = f"{cleaned[: KEY_LENGTH - 9]}_{_short_hash(key)}"
-    return cleaned or "_"
-
-
-def _short_hash(text: str) -> str:
-    return blake2b(text.encode("utf-8", "replace"), digest_size=4).hexdigest()
+def _tags(values: Mapping[str, Any]) -> dict[str, str]:
+    keys = Keys()
+    return {
+        keys.key(key): _cut(_text(value), TAG_LENGTH)
+        for key, value in values.items()
+        if value not in (None, "", {})
+    }
 
 
 def _cut(text: str, length: int) -> str:
@@ -192,6 +206,6 @@ def _cut(text: str, length: int) -> str:
 def _text(value: Any) -> str:
     if isinstance(value, str):
         return value
-    if isinstance(value, Mapping | list | tuple):
-        return to_json(value, 100_000)
-    return str(value)
+    if value is None or isinstance(value, bool | int | float):
+        return str(value)
+    return to_json(value, _VALUE_BYTES)

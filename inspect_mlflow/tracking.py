@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import TYPE_CHECKING
 
-from inspect_ai.hooks import Hooks, RunEnd, RunStart, TaskEnd, TaskStart
+from inspect_ai.hooks import (
+    Hooks,
+    ModelUsageData,
+    RunEnd,
+    RunStart,
+    SampleEnd,
+    SampleEvent,
+    SampleStart,
+    TaskEnd,
+    TaskStart,
+)
 
 from inspect_mlflow.activation import activation, is_on
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+    from inspect_mlflow.artifacts import ArtifactManager
+    from inspect_mlflow.autolog import Autolog
     from inspect_mlflow.config import MLflowSettings
     from inspect_mlflow.connection import Connection
     from inspect_mlflow.writer import RunWriter
@@ -22,7 +35,7 @@ logger = logging.getLogger("inspect_mlflow")
 class MlflowTrackingHooks(Hooks):
     """A parent run per evaluation and a child run per task, through `MlflowClient` alone.
 
-    Handlers only queue what they are given; one background thread writes.
+    Handlers only count and queue what they are given; one background thread writes.
     """
 
     def __init__(self) -> None:
@@ -44,18 +57,52 @@ class MlflowTrackingHooks(Hooks):
 
         return MlflowClient(tracking_uri=self.settings.tracking_uri)
 
+    @property
+    def artifact_manager(self) -> ArtifactManager:
+        """What writes a log's artifacts to a run, with that client."""
+        from inspect_mlflow.artifacts import ArtifactManager
+
+        return ArtifactManager(self.client)
+
     async def on_run_start(self, data: RunStart) -> None:
-        """Create the parent run."""
+        """Create the parent run, and let MLflow log the model providers' own calls."""
         run = self._runs[data.run_id] = _Run(data.run_id, self.settings)
         run.writer.begin_run(data.run_id, data.eval_set_id, data.task_names)
+        await run.enable_autolog()
 
     async def on_task_start(self, data: TaskStart) -> None:
         """Create the task's run."""
         if writer := self._writer(data.run_id):
-            writer.begin_task(data.spec)
+            writer.begin_task(data.spec, data.plan)
+
+    async def on_sample_start(self, data: SampleStart) -> None:
+        """Note where the log is: an interrupted run doesn't say."""
+        if writer := self._writer(data.run_id):
+            writer.locate(data.eval_id, _log_location())
+
+    async def on_model_usage(self, data: ModelUsageData) -> None:
+        """Count a model call, for those who watch."""
+        writer = self._writer(data.run_id)
+        live = writer.live(data.eval_id) if writer is not None else None
+        if live is not None:
+            live.model_calls += 1
+            live.total_tokens += data.usage.total_tokens
+
+    async def on_sample_event(self, data: SampleEvent) -> None:
+        """Count a tool call, for those who watch."""
+        if data.event.event == "tool":
+            writer = self._writer(data.run_id)
+            live = writer.live(data.eval_id) if writer is not None else None
+            if live is not None:
+                live.tool_calls += 1
+
+    async def on_sample_end(self, data: SampleEnd) -> None:
+        """Write the sample's metrics."""
+        if writer := self._writer(data.run_id):
+            writer.end_sample(data.eval_id, data.sample)
 
     async def on_task_end(self, data: TaskEnd) -> None:
-        """Write the task's metrics and status."""
+        """Write the task's metrics, status and artifacts."""
         if writer := self._writer(data.run_id):
             writer.end_task(data.log)
 
@@ -66,8 +113,8 @@ class MlflowTrackingHooks(Hooks):
             run.writer.end_run(list(data.logs), data.exception)
             await run.finish()
 
-    def _writer(self, run_id: str) -> RunWriter | None:
-        run = self._runs.get(run_id)
+    def _writer(self, run_id: str | None) -> RunWriter | None:
+        run = self._runs.get(run_id) if run_id is not None else None
         return run.writer if run is not None else None
 
 
@@ -80,27 +127,61 @@ class _Run:
 
         self._run_id = run_id
         self._settings = settings
+        self._autolog: Autolog | None = None
         self.connection: Connection = connections.acquire(run_id, settings)
-        self.writer = RunWriter(self.connection)
+        self.writer = RunWriter(self.connection, log_artifacts=settings.log_artifacts)
+
+    async def enable_autolog(self) -> None:
+        """Enable the providers that are there, off the event loop; no call may come before."""
+        from anyio import to_thread
+
+        from inspect_mlflow.autolog import Autolog, installed_providers
+
+        if not self._settings.autolog_enabled:
+            return
+        providers = installed_providers(self._settings.autolog_models)
+        if providers:
+            autolog = Autolog(self.connection)
+            if await to_thread.run_sync(autolog.enable, providers):
+                autolog.enter()
+                self._autolog = autolog
 
     async def finish(self) -> None:
         """Wait for the writer, off the event loop, and say what was not written."""
         from anyio import CancelScope, to_thread
 
+        from inspect_mlflow.config import redact
         from inspect_mlflow.connection import connections
 
+        timeout = self._settings.flush_timeout
         try:
+            if self._autolog is not None:
+                self._autolog.leave()
             with CancelScope(shield=True):
-                done = await to_thread.run_sync(
-                    self.writer.finish, self._settings.flush_timeout, abandon_on_cancel=True
-                )
+                done = await to_thread.run_sync(self._finish, timeout, abandon_on_cancel=True)
         finally:
             connections.release(self._run_id)
-        if self.writer.failure is not None:
-            logger.warning("Runs were not written whole: %s", self.writer.failure)
+        uri = redact(self.connection.uri)
+        if self.writer.failures:
+            first, more = self.writer.failures[0], len(self.writer.failures) - 1
+            others = f" (and {more} more)" if more else ""
+            logger.warning("Runs were not written whole to %s: %s%s", uri, first, others)
         elif not done:
             logger.warning(
-                "Runs were not written whole: %s did not take them within %g seconds.",
-                self.connection.uri,
-                self._settings.flush_timeout,
+                "Runs were not written whole: %s did not take them within %g seconds.", uri, timeout
             )
+
+    def _finish(self, timeout: float) -> bool:
+        deadline = time.monotonic() + timeout
+        done = self.writer.finish(timeout)
+        if self._autolog is not None:
+            self._autolog.disable(max(0.0, deadline - time.monotonic()))
+        return done
+
+
+def _log_location() -> str:
+    """Where the log of the running sample is written. Inspect says so only here."""
+    from inspect_ai.log._samples import sample_active
+
+    active = sample_active()
+    return active.log_location if active is not None else ""

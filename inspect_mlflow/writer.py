@@ -2,143 +2,447 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from getpass import getuser
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from inspect_mlflow import runs
 from inspect_mlflow.connection import Connection, ConnectionFailed
+from inspect_mlflow.logs import LogSource
+from inspect_mlflow.metrics import (
+    Calls,
+    FinishedSample,
+    Point,
+    Progress,
+    call_totals,
+    final_metrics,
+)
 from otel_bridge.background import BackgroundThread
 from otel_bridge.spans import iso_to_ns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from inspect_ai.log import (
+        EvalLog,
+        EvalPlan,
+        EvalSample,
+        EvalSampleSummary,
+        EvalSpec,
+        EvalStatus,
+    )
 
-    from inspect_ai.log import EvalLog, EvalSpec
+logger = logging.getLogger("inspect_mlflow")
 
-BATCH_METRICS = 1000
-BATCH_PARAMS = 100
+T = TypeVar("T")
+
+_PACKAGE: Final = "inspect-mlflow"
+
+BATCH_METRICS: Final = 1000
+BATCH_PARAMS: Final = 100
+BATCH_TAGS: Final = 100
 """MLflow's limits for one request."""
+
+WRITE_SECONDS: Final = 2.0
+"""How long points wait for others to share a request with, and for samples that ended earlier."""
+LIVE_SECONDS: Final = 15.0
+"""How often what running samples have done so far is written."""
+STEP_SECONDS: Final = 0.2
+"""How long artifacts are worked at before whatever else is waiting has its turn."""
+
+
+@dataclass
+class LiveCounts:
+    """What all samples of a task have done so far; counted where it happens, on the event loop."""
+
+    model_calls: int = 0
+    tool_calls: int = 0
+    total_tokens: int = 0
+
+    def points(self, started_ns: int, now_ns: int) -> list[Point]:
+        """Points whose steps are the seconds since the start."""
+        step = (now_ns - started_ns) // 1_000_000_000
+        return [
+            Point(f"live/{name}", value, now_ns // 1_000_000, step)
+            for name, value in vars(self).items()
+        ]
+
+
+@dataclass
+class _Task:
+    """A task on its way to its run."""
+
+    spec: EvalSpec
+    plan: EvalPlan
+    location: str = ""
+    live: LiveCounts = field(default_factory=LiveCounts)
+    finished: deque[FinishedSample] = field(default_factory=deque)
+    progress: Progress = field(default_factory=Progress)
+    live_written: tuple[float, tuple[int, ...]] = (0.0, (0, 0, 0))
+
+    @property
+    def started_ns(self) -> int:
+        return iso_to_ns(self.spec.created) or 0
 
 
 class RunWriter:
     """Writes the runs of one evaluation run. All methods but `finish` return at once.
 
-    After the first failure it stops writing, so that a dead server costs one wait and not one per
-    call; `failure` says what happened.
+    What MLflow refuses is noted and the rest goes on. Once it can't be reached any more, nothing
+    is tried again, so that a dead server costs one wait and not one per call.
     """
 
-    def __init__(self, connection: Connection) -> None:
-        self.failure: str | None = None
+    def __init__(self, connection: Connection, *, log_artifacts: bool = False) -> None:
+        self.failures: list[str] = []
+        self.unreachable = False
         self._connection = connection
+        self._log_artifacts = log_artifacts
         self._thread = BackgroundThread("inspect-runs")
-        self._tasks: dict[str, EvalSpec] = {}
-        self._statuses: list[str] = []
+        self._tasks: dict[str, _Task] = {}
         self._run_id: str | None = None
+        # the rest is only touched by the background thread
+        self._calls: dict[str, Calls] = {}
+        self._statuses: dict[str, str] = {}
+        self._jobs = 0
+        self._ticking = False
+        self._wake = threading.Event()
+
+    # --- from the hooks ------------------------------------------------------------------------
 
     def begin_run(self, run_id: str, eval_set_id: str | None, task_names: list[str]) -> None:
         """Create the parent run."""
+        self._run_id = run_id
         self._submit(
-            run_id, partial(self._begin_run, run_id, eval_set_id, task_names, time.time_ns())
+            partial(self._begin_run, run_id, eval_set_id, task_names, time.time_ns()), run_id
         )
 
-    def begin_task(self, spec: EvalSpec) -> None:
-        """Create a task's run under it."""
-        self._submit(spec.eval_id, partial(self._begin_task, spec))
+    def begin_task(self, spec: EvalSpec, plan: EvalPlan) -> None:
+        """Create a task's run under it; an earlier attempt at the same task is over."""
+        for task in list(self._tasks.values()):
+            if task.spec.task_id == spec.task_id:
+                self._end_without_log(task, "error")
+        task = self._tasks[spec.eval_id] = _Task(spec, plan)
+        self._submit(partial(self._begin_task, task), spec.eval_id)
+
+    def live(self, eval_id: str | None) -> LiveCounts | None:
+        """Where to count what a task's samples do."""
+        task = self._tasks.get(eval_id or "")
+        return task.live if task is not None else None
+
+    def locate(self, eval_id: str, location: str) -> None:
+        """Note where a task's log is being written."""
+        if (task := self._tasks.get(eval_id)) is not None:
+            task.location = location
+
+    def end_sample(self, eval_id: str, sample: EvalSample) -> None:
+        """A sample is finished. It is reduced at once: a slow server must not pile samples up."""
+        task = self._tasks.get(eval_id)
+        if task is not None and not self.unreachable:  # else they would only pile up
+            task.finished.append(FinishedSample.of(sample))
 
     def end_task(self, log: EvalLog) -> None:
-        """Write a finished task's metrics and status; only the header of its log is used."""
-        self._submit(None, partial(self._end_task, log))
+        """Write a finished task's metrics, status and artifacts."""
+        task = self._tasks.pop(log.eval.eval_id, None)
+        if task is not None:
+            self._submit(partial(self._end_task, task, log))
 
     def end_run(self, logs: Sequence[EvalLog], error: BaseException | None) -> None:
         """End the parent run, and whatever task is still open."""
-        self._submit(None, partial(self._end_run, logs, error))
+        for log in logs:
+            self.end_task(log)
+        for task in list(self._tasks.values()):
+            self._end_without_log(task, "cancelled")
+        self._submit(partial(self._end_run, error, time.time_ns()))
 
     def finish(self, timeout: float) -> bool:
         """Wait until all is written, at most `timeout` seconds, then stop. Blocks."""
-        done = self._thread.flush(timeout)
+        done = threading.Event()
+        self._thread.submit(partial(self._when_idle, done))
+        self._wake.set()
+        in_time = done.wait(timeout)
         self._thread.close()
-        return done
+        return in_time
 
-    def _submit(self, creates: str | None, item: Callable[[], None]) -> None:
-        self._thread.submit(partial(self._guarded, creates, item))
+    def _end_without_log(self, task: _Task, status: EvalStatus) -> None:
+        """End a task that Inspect gives no log for: its file is all there is."""
+        del self._tasks[task.spec.eval_id]
+        self._submit(partial(self._end_from_file, task, status))
 
-    def _guarded(self, creates: str | None, item: Callable[[], None]) -> None:
-        """Run an item; the boundary where failures of MLflow end."""
-        import requests
-        from mlflow.exceptions import MlflowException
+    def _submit(self, item: Callable[[], None], creates: str | None = None) -> None:
+        self._thread.submit(partial(self._guarded, item, creates))
+        self._wake.set()
 
+    # --- on the background thread --------------------------------------------------------------
+
+    def _guarded(self, item: Callable[[], None], creates: str | None = None) -> None:
+        """Run an item: the boundary where failures end, of MLflow, of the log's storage, of ours.
+
+        `creates` names the run that others wait for: they are told in any case.
+        """
         failure: Exception | None = None
-        if self.failure is None:
+        if not self.unreachable:
             try:
                 item()
                 return
-            except (ConnectionFailed, MlflowException, requests.RequestException) as error:
+            except Exception as error:
                 failure = error
-                self.failure = " ".join(str(error).split())[:300]
-        if creates is not None:
-            run = self._connection.run(creates)
-            if not run.done():
-                run.set_exception(failure or ConnectionFailed(self.failure))
+                self._note(error)
+        if creates is not None and not self._connection.run(creates).done():
+            self._connection.run(creates).set_exception(
+                failure if isinstance(failure, ConnectionFailed) else ConnectionFailed(str(failure))
+            )
 
-    # --- on the background thread --------------------------------------------------------------
+    def _note(self, error: Exception) -> None:
+        if isinstance(error, ConnectionFailed):
+            self.unreachable = True
+            logger.warning("No runs are written: %s. The evaluation goes on without.", error)
+            return
+        self.failures.append(" ".join(str(error).split())[:300] or type(error).__name__)
+        logger.debug("Writing to MLflow failed", exc_info=error)
+        self.unreachable = not self._connection.is_alive()
 
     def _begin_run(
         self, run_id: str, eval_set_id: str | None, task_names: list[str], start_ns: int
     ) -> None:
+        tags = runs.run_tags(run_id, eval_set_id, task_names)
+        self._create(run_id, runs.run_name(task_names), tags, start_ns)
+
+    def _begin_task(self, task: _Task) -> None:
+        from mlflow.entities import Param
+
+        spec = task.spec
+        parent = self._connection.run(spec.run_id)
+        tags = runs.task_tags(spec, task.plan)
+        tags["mlflow.parentRunId"] = parent.result(timeout=0)
+        if (earlier := self._earlier_attempt(spec)) is not None:
+            tags[runs.TAG_RETRY_OF] = earlier
+        started = task.started_ns or time.time_ns()
+        run_id = self._create(spec.eval_id, runs.task_name(spec), tags, started)
+        if not self._ticking:
+            self._ticking = True
+            self._thread.submit(self._tick)
+        client, _ = self._connection.open()
+        params = [Param(key, value) for key, value in runs.task_params(spec, task.plan).items()]
+        for batch in _batches(params, BATCH_PARAMS):
+            client.log_batch(run_id, params=batch)
+        client.log_inputs(run_id, datasets=[runs.dataset_input(spec)])
+
+    def _create(self, key: str, name: str, tags: Mapping[str, str], start_ns: int) -> str:
+        from mlflow.entities import RunTag
+
         client, experiment_id = self._connection.open()
+        ours = {"mlflow.user": _user(), "inspect.package.inspect_mlflow": version(_PACKAGE)}
+        items = list({**ours, **tags}.items())
         run = client.create_run(
             experiment_id,
             start_time=start_ns // 1_000_000,
-            tags=runs.run_tags(run_id, eval_set_id),
-            run_name=runs.run_name(task_names),
+            tags=dict(items[:BATCH_TAGS]),
+            run_name=name,
         )
-        self._run_id = run.info.run_id
-        self._connection.run(run_id).set_result(run.info.run_id)
+        run_id = str(run.info.run_id)
+        for batch in _batches(items[BATCH_TAGS:], BATCH_TAGS):
+            client.log_batch(run_id, tags=[RunTag(*item) for item in batch])
+        self._connection.run(key).set_result(run_id)
+        return run_id
 
-    def _begin_task(self, spec: EvalSpec) -> None:
-        from mlflow.entities import Param
-
+    def _earlier_attempt(self, spec: EvalSpec) -> str | None:
+        """The run of the latest earlier attempt at a task: a retry keeps the task's id."""
         client, experiment_id = self._connection.open()
-        started = iso_to_ns(spec.created) or time.time_ns()
-        run = client.create_run(
-            experiment_id,
-            start_time=started // 1_000_000,
-            tags={**runs.task_tags(spec), "mlflow.parentRunId": self._run_id or ""},
-            run_name=runs.task_name(spec),
+        found = client.search_runs(
+            [experiment_id],
+            f"tags.`{runs.TAG_TASK_ID}` = '{spec.task_id}' "
+            f"and tags.`{runs.TAG_EVAL_ID}` != '{spec.eval_id}'",
+            max_results=1,
+            order_by=["attributes.start_time DESC"],
         )
-        self._tasks[spec.eval_id] = spec
-        self._connection.run(spec.eval_id).set_result(run.info.run_id)
-        params = [Param(key, value) for key, value in runs.task_params(spec).items()]
-        for start in range(0, len(params), BATCH_PARAMS):
-            client.log_batch(run.info.run_id, params=params[start : start + BATCH_PARAMS])
+        return str(found[0].info.run_id) if found else None
 
-    def _end_task(self, log: EvalLog) -> None:
+    def _tick(self) -> None:
+        """Write what has come together, as long as tasks are running."""
+        if not self._jobs:
+            self._wake.wait(WRITE_SECONDS)
+            self._wake.clear()
+        # samples that ended just now wait: one that ended before them may still be under way here
+        until = time.time_ns() - int(WRITE_SECONDS * 1e9)
+        for task in list(self._tasks.values()):
+            self._guarded(partial(self._write_points, task, until))
+        self._ticking = bool(self._tasks) and not self.unreachable
+        if self._ticking:
+            self._thread.submit(self._tick)
+
+    def _write_points(self, task: _Task, until_ns: int | None = None) -> None:
+        run_id = self._run_of(task)
+        if run_id is None:
+            return
+        waiting = sorted(
+            (task.finished.popleft() for _ in range(len(task.finished))),
+            key=lambda sample: sample.order,
+        )
+        points = []
+        for sample in waiting:
+            if until_ns is not None and sample.ended_ns > until_ns:
+                task.finished.append(sample)
+                continue
+            self._calls[sample.uuid] = sample.calls
+            points += task.progress.add(sample)
+        if until_ns is not None:
+            points += _live_points(task)
+        self._log_metrics(run_id, points)
+
+    def _run_of(self, task: _Task) -> str | None:
+        """A task's MLflow run, None while there is none and if it could not be created."""
+        run = self._connection.run(task.spec.eval_id)
+        if not run.done():
+            return None
+        return run.result() if run.exception() is None else None
+
+    def _log_metrics(self, run_id: str, points: Sequence[Point]) -> None:
         from mlflow.entities import Metric
 
-        if self._tasks.pop(log.eval.eval_id, None) is None:
-            return
         client, _ = self._connection.open()
-        run_id = self._connection.run(log.eval.eval_id).result(timeout=0)
-        ended_ns = iso_to_ns(log.stats.completed_at) or time.time_ns()
-        metrics = [
-            Metric(key, value, ended_ns // 1_000_000, 0)
-            for key, value in runs.final_metrics(log).items()
-        ]
-        for start in range(0, len(metrics), BATCH_METRICS):
-            client.log_batch(run_id, metrics=metrics[start : start + BATCH_METRICS])
+        for batch in _batches([Metric(*point) for point in points], BATCH_METRICS):
+            client.log_batch(run_id, metrics=batch, synchronous=True)
+
+    def _end_from_file(self, task: _Task, status: EvalStatus) -> None:
+        self._end_task(task, _log_of(task, status))
+
+    def _end_task(self, task: _Task, log: EvalLog) -> None:
+        run_id = self._run_of(task)
+        if run_id is None:
+            return
         status = runs.run_status(log.status)
-        self._statuses.append(status)
+        self._statuses[task.spec.task_id] = status
+        ended_ns = iso_to_ns(log.stats.completed_at) or time.time_ns()
+        source = LogSource.of(log)
+        # the status first: nothing that can fail after it leaves the run open
+        self._guarded(partial(self._terminate, run_id, status, ended_ns))
+        self._guarded(partial(self._write_points, task))
+        summaries = self._summaries(source)
+        self._guarded(partial(self._write_end, run_id, log, summaries, ended_ns))
+        missing = any((summary.uuid or "") not in self._calls for summary in summaries)
+        if self._log_artifacts or missing:
+            self._start(self._read_samples(run_id, source, ended_ns, missing=missing))
+
+    def _summaries(self, source: LogSource) -> Sequence[EvalSampleSummary | EvalSample]:
+        found: list[EvalSampleSummary | EvalSample] = []
+        self._guarded(lambda: found.extend(source.summaries()))
+        return found
+
+    def _write_end(
+        self,
+        run_id: str,
+        log: EvalLog,
+        summaries: Sequence[EvalSampleSummary | EvalSample],
+        ended_ns: int,
+    ) -> None:
+        from mlflow.entities import RunTag
+
+        client, _ = self._connection.open()
+        metrics = final_metrics(log, summaries)
+        calls = [self._calls.get(summary.uuid or "") for summary in summaries]
+        known = [call for call in calls if call is not None]
+        if len(known) == len(calls):
+            metrics |= call_totals(known)
+        tags = [RunTag(key, value) for key, value in runs.end_tags(log).items()]
+        client.log_batch(run_id, tags=tags)
+        self._log_metrics(run_id, _at(ended_ns, metrics))
+
+    def _read_samples(
+        self, run_id: str, source: LogSource, ended_ns: int, *, missing: bool
+    ) -> Iterator[None]:
+        """Read the finished log once: for the artifacts, and for samples that fired no hooks."""
+        from inspect_mlflow.artifacts import ArtifactManager
+
+        client, _ = self._connection.open()
+        manager = ArtifactManager(client)
+        samples = manager.steps(run_id, source) if self._log_artifacts else source.samples()
+        calls = []
+        for sample in samples:
+            calls.append(Calls.of(sample.events))
+            yield
+        if missing:
+            self._log_metrics(run_id, _at(ended_ns, call_totals(calls)))
+
+    def _start(self, job: Iterator[None]) -> None:
+        self._jobs += 1
+        self._thread.submit(partial(self._work_at, job))
+
+    def _work_at(self, job: Iterator[None]) -> None:
+        """Do a part of a long job; what has been submitted meanwhile comes before its next part."""
+        over = True
+
+        def part() -> None:
+            nonlocal over
+            deadline = time.monotonic() + STEP_SECONDS
+            for _ in job:
+                if time.monotonic() > deadline:
+                    over = False
+                    return
+
+        self._guarded(part)
+        if over:
+            self._jobs -= 1
+        else:
+            self._thread.submit(partial(self._work_at, job))
+
+    def _when_idle(self, done: threading.Event) -> None:
+        if self._jobs and not self.unreachable:
+            self._thread.submit(partial(self._when_idle, done))
+        else:
+            done.set()
+
+    def _end_run(self, error: BaseException | None, ended_ns: int) -> None:
+        status = runs.parent_status(self._statuses.values())
+        if error is not None:
+            status = "FAILED" if isinstance(error, Exception) else "KILLED"
+        assert self._run_id is not None
+        run_id = self._connection.run(self._run_id).result(timeout=0)
+        self._terminate(run_id, status, ended_ns)
+
+    def _terminate(self, run_id: str, status: str, ended_ns: int) -> None:
+        client, _ = self._connection.open()
         client.set_terminated(run_id, status=status, end_time=ended_ns // 1_000_000)
 
-    def _end_run(self, logs: Sequence[EvalLog], error: BaseException | None) -> None:
-        from inspect_ai.log import EvalLog
 
-        by_id = {log.eval.eval_id: log for log in logs}
-        for spec in list(self._tasks.values()):
-            log = by_id.get(spec.eval_id) or EvalLog(eval=spec, status="cancelled")
-            self._end_task(log)
-        client, _ = self._connection.open()
-        status = "FAILED" if error is not None else runs.parent_status(self._statuses)
-        if self._run_id is not None:
-            client.set_terminated(self._run_id, status=status)
+def _live_points(task: _Task) -> list[Point]:
+    now = time.monotonic()
+    last, counts = task.live_written
+    if last == 0.0:
+        task.live_written = (now, counts)
+    elif now - last >= LIVE_SECONDS and counts != (current := tuple(vars(task.live).values())):
+        task.live_written = (now, current)
+        return task.live.points(task.started_ns, time.time_ns())
+    return []
+
+
+def _log_of(task: _Task, status: EvalStatus) -> EvalLog:
+    """The header of a task's log file; if it can't be read, all that is known without it."""
+    from inspect_ai.log import EvalLog, read_eval_log
+
+    if task.location:
+        try:
+            return read_eval_log(task.location, header_only=True)
+        except Exception as error:  # storage, zip, JSON, validation: the file may be half written
+            logger.debug("Can't read %s", task.location, exc_info=error)
+    return EvalLog(eval=task.spec, plan=task.plan, status=status)
+
+
+def _user() -> str:
+    try:
+        return getuser()
+    except (KeyError, OSError):  # in a container whose user has no name
+        return "unknown"
+
+
+def _at(time_ns: int, metrics: Mapping[str, float]) -> list[Point]:
+    return [Point(key, value, time_ns // 1_000_000, 0) for key, value in metrics.items()]
+
+
+def _batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
