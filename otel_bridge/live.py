@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
 from otel_bridge.background import BackgroundThread
+
+logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from inspect_ai.event import Event
@@ -42,6 +45,7 @@ class LiveRun:
         self._version = version
         self._destinations: Sequence[Destination] = ()
         self._samples: dict[str, SampleRecorder] = {}
+        self._locations: dict[str, str] = {}
         self._recorder: RunRecorder
         self._tracer: SpanTracer
         self._thread = BackgroundThread("inspect-spans")
@@ -53,8 +57,12 @@ class LiveRun:
         """A task starts."""
         self._thread.submit(partial(self._begin_task, spec))
 
-    def begin_sample(self, eval_id: str, uuid: str, id: int | str, epoch: int) -> None:
-        """A sample starts (again)."""
+    def begin_sample(
+        self, eval_id: str, uuid: str, id: int | str, epoch: int, location: str | None = None
+    ) -> None:
+        """A sample starts. `location` is where its log will be, if that is known."""
+        if location is not None:
+            self._locations.setdefault(eval_id, location)
         self._thread.submit(partial(self._begin_sample, eval_id, uuid, id, epoch))
 
     def event(self, uuid: str, event: Event, tool_event: str | None = None) -> None:
@@ -72,7 +80,7 @@ class LiveRun:
         self._thread.submit(partial(self._end_sample, eval_id, uuid, sample))
 
     def end_task(self, log: EvalLog) -> None:
-        """A task is finished; only the header of its log is used."""
+        """A task is finished; of its log only the header is used, and the file."""
         self._thread.submit(partial(self._end_task, log))
 
     def end_run(self, logs: Sequence[EvalLog], error: BaseException | None) -> None:
@@ -144,16 +152,35 @@ class LiveRun:
             self._emit(self._recorder.end_sample(recorder, sample))
 
     def _end_task(self, log: EvalLog) -> None:
-        self._emit(self._recorder.end_task(log))
+        from otel_bridge.replay import reused_samples
+
+        reused = {}
+        if log.location:
+            try:
+                reused = reused_samples(log.location, log.eval)
+            except (OSError, ValueError) as error:
+                logger.warning("Earlier samples of %s are not linked: %s", log.location, error)
+        self._emit(self._recorder.end_task(log, reused))
 
     def _end_run(self, logs: Sequence[EvalLog], error: BaseException | None) -> None:
-        from inspect_ai.log import EvalLog
-
         for recorder in self._samples.values():
             self._emit(self._recorder.end_sample(recorder, None))
         self._samples.clear()
         by_id = {log.eval.eval_id: log for log in logs}
         for spec in self._recorder.open_tasks():
-            log = by_id.get(spec.eval_id) or EvalLog(eval=spec, status="cancelled")
-            self._emit(self._recorder.end_task(log))
+            self._end_task(by_id.get(spec.eval_id) or self._unfinished(spec))
         self._emit(self._recorder.end(error))
+
+    def _unfinished(self, spec: EvalSpec) -> EvalLog:
+        """The log of a task that did not end: its header, as far as it was written."""
+        from inspect_ai.log import EvalLog
+
+        from otel_bridge.replay import read_header
+
+        location = self._locations.get(spec.eval_id)
+        if location is not None:
+            try:
+                return read_header(location)
+            except (OSError, ValueError) as error:
+                logger.warning("The log of a task that did not end can't be read: %s", error)
+        return EvalLog(eval=spec, status="cancelled")

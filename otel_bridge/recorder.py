@@ -9,7 +9,7 @@ hold.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -29,6 +29,7 @@ from otel_bridge.spans import (
     model_span,
     nested_events,
     run_span,
+    sample_link,
     sample_span,
     sandbox_span,
     task_span,
@@ -412,6 +413,9 @@ def _ends(calls: Sequence[_Call], last_ns: int) -> list[tuple[_Call, int]]:
     return ends[::-1]
 
 
+_NONE: Mapping[str, EvalSpec] = {}
+
+
 class RunRecorder:
     """Turns one evaluation run into spans: keeps its tasks, and the times they cover."""
 
@@ -422,8 +426,8 @@ class RunRecorder:
         self._eval_set_id: str | None = None
         self._tasks: dict[str, _Task] = {}
         self._extent = Extent()
-        self._statuses: list[str] = []
         self._names: list[str] = []
+        self._statuses: dict[str, str] = {}
         self._ref: TaskRef | None = None
 
     def begin_task(self, spec: EvalSpec) -> TaskRef:
@@ -453,14 +457,22 @@ class RunRecorder:
             task.extent.cover(recorder.extent.start_ns, recorder.extent.end_ns)
         return spans
 
-    def end_task(self, log: EvalLog) -> list[SpanData]:
-        """The task's span, from the header of its log. Nothing if it was not begun, or ended."""
+    def end_task(self, log: EvalLog, reused: Mapping[str, EvalSpec] = _NONE) -> list[SpanData]:
+        """The task's span, from the header of its log. Nothing if it was not begun, or ended.
+
+        `reused` are the samples, by uuid, that it took over from earlier evaluations.
+        """
         task = self._tasks.pop(log.eval.eval_id, None)
         if task is None:
             return []
-        span = task_span(task.ref, log, task.extent, self._capture)
+        links = [
+            sample_link(SampleRef(TaskRef.of(spec, self._scope), uuid, "", 0))
+            for uuid, spec in reused.items()
+        ]
+        span = task_span(task.ref, log, task.extent, links, self._capture)
         self._extent.cover(span.start_ns, span.end_ns)
-        self._statuses.append(log.status)
+        # of a task that is tried again the last status counts
+        self._statuses[log.eval.task_id or log.eval.eval_id] = log.status
         return [span]
 
     def open_tasks(self) -> list[EvalSpec]:
@@ -475,7 +487,7 @@ class RunRecorder:
             run_span(
                 self._ref,
                 self._names,
-                self._statuses,
+                list(self._statuses.values()),
                 self._extent,
                 eval_set_id=self._eval_set_id,
                 error=error,

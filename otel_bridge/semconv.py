@@ -119,6 +119,11 @@ INSPECT_EPOCHS: Final = "inspect.epochs"
 INSPECT_SOLVER: Final = "inspect.solver"
 INSPECT_SAMPLES_TOTAL: Final = "inspect.samples.total"
 INSPECT_SAMPLES_COMPLETED: Final = "inspect.samples.completed"
+INSPECT_SAMPLES_REUSED: Final = "inspect.samples.reused"
+"""How many samples a retry took over from an earlier evaluation: the task links to their spans."""
+INSPECT_EARLY_STOPS: Final = "inspect.early_stops"
+"""How many samples early stopping left out."""
+INSPECT_EARLY_STOPPING: Final = "inspect.early_stopping"
 INSPECT_METRIC_PREFIX: Final = "inspect.metric."
 
 # --- Inspect: sample --------------------------------------------------------------------------

@@ -178,7 +178,8 @@ class Extent:
         return self.start_ns or 0, self.end_ns or self.start_ns or 0
 
 
-RUN_FAILED: Final = ("error", "cancelled")
+RUN_FAILED: Final = ("error", "cancelled", "started")
+"""A log that says `started` was never finished: its process ended before."""
 
 
 def run_span(
@@ -207,7 +208,7 @@ def run_span(
     events: list[EventData] = []
     message = None
     if failed:
-        message = "cancelled" if failed == "cancelled" else "a task failed"
+        message = "a task failed" if failed == "error" else "cancelled"
         attributes[sc.ERROR_TYPE] = type(error).__name__ if error is not None else failed
     if error is not None:
         events.append(_exception(type(error).__name__, str(error), None, end, capture))
@@ -225,11 +226,13 @@ def run_span(
     )
 
 
-_SUITE_STATUS = {"success": "success", "error": "failure", "cancelled": "aborted"}
+_SUITE_STATUS = {"success": "success", "error": "failure"}
 
 
-def task_span(task: TaskRef, log: EvalLog, extent: Extent, capture: Capture) -> SpanData:
-    """The span of a task, from the header of its log."""
+def task_span(
+    task: TaskRef, log: EvalLog, extent: Extent, reused: Sequence[LinkData], capture: Capture
+) -> SpanData:
+    """The span of a task, from the header of its log; `reused` are its earlier samples."""
     spec = log.eval
     extent.cover(iso_to_ns(log.stats.started_at), iso_to_ns(log.stats.completed_at))
     start, end = extent.ns
@@ -237,7 +240,7 @@ def task_span(task: TaskRef, log: EvalLog, extent: Extent, capture: Capture) -> 
         sc.INSPECT_KIND: "task",
         sc.OPENINFERENCE_SPAN_KIND: "CHAIN",
         sc.TEST_SUITE_NAME: spec.task,
-        sc.TEST_SUITE_RUN_STATUS: _SUITE_STATUS.get(log.status, "in_progress"),
+        sc.TEST_SUITE_RUN_STATUS: _SUITE_STATUS.get(log.status, "aborted"),
         sc.INSPECT_RUN_ID: task.run_id,
         sc.INSPECT_EVAL_ID: task.eval_id,
         sc.INSPECT_TASK_ID: spec.task_id,
@@ -255,6 +258,7 @@ def task_span(task: TaskRef, log: EvalLog, extent: Extent, capture: Capture) -> 
         sc.INSPECT_SOLVER: spec.solver or ", ".join(s.solver for s in log.plan.steps),
         sc.INSPECT_TAGS: spec.tags,
         sc.INSPECT_VERSION: spec.packages.get("inspect_ai"),
+        sc.INSPECT_SAMPLES_REUSED: len(reused),
     }
     attributes |= {key: value for key, value in optional.items() if value}
     if capture.content:
@@ -267,6 +271,11 @@ def task_span(task: TaskRef, log: EvalLog, extent: Extent, capture: Capture) -> 
     if log.results:
         attributes[sc.INSPECT_SAMPLES_TOTAL] = log.results.total_samples
         attributes[sc.INSPECT_SAMPLES_COMPLETED] = log.results.completed_samples
+        stopping = log.results.early_stopping
+        if stopping is not None:
+            attributes[sc.INSPECT_EARLY_STOPS] = len(stopping.early_stops)
+            if capture.content:
+                attributes[sc.INSPECT_EARLY_STOPPING] = _json(stopping, capture)
         for score in log.results.scores:
             for name, metric in score.metrics.items():
                 key = f"{sc.INSPECT_METRIC_PREFIX}{score.name}.{name}"
@@ -282,7 +291,7 @@ def task_span(task: TaskRef, log: EvalLog, extent: Extent, capture: Capture) -> 
         events.append(event)
         message = _first_line(log.error.message, capture)
     elif log.status in RUN_FAILED:
-        attributes[sc.ERROR_TYPE] = message = log.status
+        attributes[sc.ERROR_TYPE] = message = "cancelled"
     return SpanData(
         name=f"task {spec.task}",
         trace_id=task.run_trace_id,
@@ -294,7 +303,14 @@ def task_span(task: TaskRef, log: EvalLog, extent: Extent, capture: Capture) -> 
         status="error" if log.status in RUN_FAILED else "ok",
         status_message=message,
         events=events,
+        links=reused,
     )
+
+
+def sample_link(ref: SampleRef) -> LinkData:
+    """A link to the span of a sample."""
+    attributes = {sc.INSPECT_KIND: "sample", sc.INSPECT_SAMPLE_UUID: ref.key}
+    return LinkData(ref.trace_id, ref.span_id, attributes)
 
 
 def sample_span(
