@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeout
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
-from inspect_mlflow.connection import Connection, ConnectionFailed
+from inspect_mlflow.connection import Connection
+from inspect_mlflow.conversations import Conversations, Exchange
 from inspect_mlflow.overlay import overlay
-from otel_bridge import semconv as sc
-from otel_bridge.ids import hex_trace_id
+from inspect_mlflow.trace_info import TraceSummaries
+from inspect_mlflow.trace_writer import SummaryDelivery, TraceWriter
 
 logger = logging.getLogger(__name__)
 
-LINKS_PER_REQUEST = 100
-"""MLflow links at most so many traces to a run in one request."""
 REQUEST_TIMEOUT = 30
 """Seconds."""
 _REFUSED_FOR_ITS_CONTENT = (400, 413, 422)
@@ -34,7 +30,7 @@ class SpansNotAccepted(Exception):
 
 
 class MlflowSpanExporter(SpanExporter):
-    """Sends spans with MLflow's overlay, and links each sample's trace to its task's run.
+    """Sends spans with MLflow's overlay; after a trace's last span, what its tables show of it.
 
     Raises
     ------
@@ -44,42 +40,46 @@ class MlflowSpanExporter(SpanExporter):
 
     def __init__(self, connection: Connection, *, link_runs: bool) -> None:
         self._connection = connection
-        self._client, self._experiment_id = connection.open()
-        self._links = _TraceLinks(connection) if link_runs else None
+        _, self._experiment_id = connection.open()
+        self._conversations = Conversations()
+        self._summaries = TraceSummaries(self._experiment_id)
+        self._writer = TraceWriter(connection, link_runs=link_runs)
         if not connection.is_http:
             self._store = _sql_store(connection.uri)
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Send a batch. Raises SpansNotAccepted where MLflow takes none of it."""
-        request = encode_spans([_with_overlay(span) for span in spans])
-        if self._connection.is_http:
-            refused = self._post(request, spans)
-        else:
-            refused = self._store_spans(request)
+        shown = [_with_overlay(span, self._conversations.of(span)) for span in spans]
+        refused = self._post(shown) if self._connection.is_http else self._store_spans(shown)
         if refused == len(spans):
             raise SpansNotAccepted(self._last_refusal)
         if refused:
             logger.warning("MLflow refused %d spans: %s", refused, self._last_refusal)
-        if self._links is not None:
-            self._links.note(spans)
-            self._links.send(wait=0)
+        for span in spans:
+            for summary in self._summaries.add(span):
+                self._writer.put(summary)
         return SpanExportResult.SUCCESS
 
     def force_flush(self, timeout_millis: int = 30000) -> bool:
-        """Link what is not linked yet."""
-        return self._links is None or self._links.send(wait=timeout_millis / 1000)
+        """Wait for the summaries of traces."""
+        return self._writer.flush(timeout_millis / 1000)
 
     def shutdown(self) -> None:
-        """Nothing is kept open."""
+        """Stop at once."""
+        self._writer.close()
+
+    def summaries(self) -> SummaryDelivery:
+        """What became of the summaries of the traces so far."""
+        return self._writer.delivery()
 
     _last_refusal = ""
 
-    def _post(self, request: ExportTraceServiceRequest, spans: Sequence[ReadableSpan]) -> int:
+    def _post(self, spans: Sequence[ReadableSpan]) -> int:
         """Send spans; returns how many were refused. One bad span costs a batch: halve it."""
         response = self._connection.request(
             "/v1/traces",
             "POST",
-            data=request.SerializeToString(),
+            data=encode_spans(spans).SerializeToString(),
             extra_headers={
                 "Content-Type": "application/x-protobuf",
                 "x-mlflow-experiment-id": self._experiment_id,
@@ -94,13 +94,10 @@ class MlflowSpanExporter(SpanExporter):
             if len(spans) == 1:
                 return 1
             middle = len(spans) // 2
-            return sum(
-                self._post(encode_spans([_with_overlay(span) for span in half]), half)
-                for half in (spans[:middle], spans[middle:])
-            )
+            return sum(self._post(half) for half in (spans[:middle], spans[middle:]))
         raise SpansNotAccepted(self._last_refusal)
 
-    def _store_spans(self, request: ExportTraceServiceRequest) -> int:
+    def _store_spans(self, spans: Sequence[ReadableSpan]) -> int:
         """Store spans the way the server does on receiving them."""
         from mlflow.entities.span import Span
 
@@ -108,7 +105,7 @@ class MlflowSpanExporter(SpanExporter):
             self._experiment_id,
             [
                 Span.from_otel_proto(span, resource=resource_spans.resource)
-                for resource_spans in request.resource_spans
+                for resource_spans in encode_spans(spans).resource_spans
                 for scope_spans in resource_spans.scope_spans
                 for span in scope_spans.spans
             ],
@@ -116,56 +113,13 @@ class MlflowSpanExporter(SpanExporter):
         return 0
 
 
-class _TraceLinks:
-    """Which traces belong to which run, until MLflow knows."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._waiting: dict[str, dict[str, None]] = {}
-        self._linked: set[tuple[str, str]] = set()
-
-    def note(self, spans: Sequence[ReadableSpan]) -> None:
-        """A sample's trace belongs to its task's run, the run's trace to the parent run."""
-        for span in spans:
-            attributes: Mapping[str, Any] = span.attributes or {}
-            kind = attributes.get(sc.INSPECT_KIND)
-            key = {"sample": sc.INSPECT_EVAL_ID, "run": sc.INSPECT_RUN_ID}.get(str(kind))
-            if key is None or span.context is None:
-                continue
-            owner = str(attributes[key])
-            trace_id = f"tr-{hex_trace_id(span.context.trace_id)}"
-            if (owner, trace_id) not in self._linked:
-                self._linked.add((owner, trace_id))
-                self._waiting.setdefault(owner, {})[trace_id] = None
-
-    def send(self, wait: float) -> bool:
-        """Link what can be linked; waits so many seconds for runs still being created."""
-        from mlflow.exceptions import MlflowException
-
-        client, _ = self._connection.open()
-        for owner in list(self._waiting):
-            run: Future[str] = self._connection.run(owner)
-            try:
-                run_id = run.result(timeout=wait)
-            except FutureTimeout:
-                continue
-            except (ConnectionFailed, MlflowException):
-                del self._waiting[owner]  # there is no such run: its writer has said why
-                continue
-            traces = list(self._waiting.pop(owner))
-            for start in range(0, len(traces), LINKS_PER_REQUEST):
-                client.link_traces_to_run(traces[start : start + LINKS_PER_REQUEST], run_id)
-        return not self._waiting
-
-
-def _with_overlay(span: ReadableSpan) -> ReadableSpan:
-    attributes = span.attributes or {}
+def _with_overlay(span: ReadableSpan, exchange: Exchange | None) -> ReadableSpan:
     return ReadableSpan(
         name=span.name,
         context=span.context,
         parent=span.parent,
-        resource=span.resource,
-        attributes={**attributes, **overlay(span.name, span.parent is None, attributes)},
+        resource=_steady(span.resource),
+        attributes={**(span.attributes or {}), **overlay(span, exchange)},
         events=span.events,
         links=span.links,
         kind=span.kind,

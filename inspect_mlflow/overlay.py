@@ -9,9 +9,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 from otel_bridge import semconv as sc
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import Event, ReadableSpan
+
+    from inspect_mlflow.conversations import Exchange
 
 SPAN_TYPE = "mlflow.spanType"
 SPAN_INPUTS = "mlflow.spanInputs"
@@ -20,6 +25,8 @@ CHAT_MESSAGES = "mlflow.chat.messages"
 CHAT_TOOLS = "mlflow.chat.tools"
 LLM_COST = "mlflow.llm.cost"
 TRACE_NAME = "mlflow.traceTag.mlflow.traceName"
+NAME_CHARS: Final = 250
+"""The longest name of a trace."""
 
 _SPAN_TYPES = {
     "run": "WORKFLOW",
@@ -31,11 +38,14 @@ _SPAN_TYPES = {
     "scorer": "EVALUATOR",
 }
 
+_SHOWS_EXCHANGE = frozenset({"solver", "agent", "handoff", "subtask", "solvers"})
+
 Attributes = Mapping[str, Any]
 
 
-def overlay(name: str, is_root: bool, attributes: Attributes) -> dict[str, Any]:
-    """The MLflow attributes of a span with these GenAI attributes."""
+def overlay(span: ReadableSpan, exchange: Exchange | None = None) -> dict[str, Any]:
+    """The MLflow attributes of a span. `exchange` is what was said in the model calls inside it."""
+    attributes: Attributes = span.attributes or {}
     kind = str(attributes.get(sc.INSPECT_KIND, ""))
     extra: dict[str, Any] = {SPAN_TYPE: _SPAN_TYPES.get(kind, "CHAIN")}
     if kind == "model":
@@ -44,35 +54,110 @@ def overlay(name: str, is_root: bool, attributes: Attributes) -> dict[str, Any]:
         extra |= _sample(attributes)
     elif kind in ("run", "task"):
         extra |= _summary(attributes)
-    elif kind not in ("tool",):
+    elif kind == "sandbox":
+        extra |= _sandbox(attributes)
+    elif kind == "scorer":
+        extra |= _scorer(span.events)
+    elif kind != "tool":
         for key, source in ((SPAN_INPUTS, sc.INSPECT_INPUT), (SPAN_OUTPUTS, sc.INSPECT_OUTPUT)):
             if source in attributes:
                 extra[key] = attributes[source]
-        if kind == "sandbox" and SPAN_INPUTS not in extra:
-            command = attributes.get(sc.INSPECT_SANDBOX_COMMAND)
-            file = attributes.get(sc.INSPECT_SANDBOX_FILE)
-            if command or file:
-                extra[SPAN_INPUTS] = command or file
-    if is_root:
-        extra[TRACE_NAME] = _trace_name(name, kind, attributes)
+        if kind in _SHOWS_EXCHANGE:
+            extra = {**_exchange(exchange), **extra}
+        if SPAN_OUTPUTS not in extra:
+            extra |= _changes(span.events)
+    if span.parent is None:
+        extra[TRACE_NAME] = trace_name(span.name, attributes)
     return extra
 
 
-def _trace_name(name: str, kind: str, attributes: Attributes) -> str:
-    if kind == "sample":
+def trace_name(name: str, attributes: Attributes) -> str:
+    """The name of a trace whose root has this name and these attributes."""
+    if attributes.get(sc.INSPECT_KIND) == "sample":
         name = f"{attributes[sc.INSPECT_SAMPLE_ID]} · epoch {attributes[sc.INSPECT_SAMPLE_EPOCH]}"
-    return name[:250]
+    return name[:NAME_CHARS]
+
+
+def _exchange(exchange: Exchange | None) -> dict[str, Any]:
+    if exchange is None:
+        return {}
+    sides = ((SPAN_INPUTS, exchange.asked), (SPAN_OUTPUTS, exchange.answered))
+    return {key: text for key, text in sides if text}
+
+
+def _changes(events: Sequence[Event]) -> dict[str, Any]:
+    """What a solver without model calls did: the places of the state that it changed."""
+    shown: dict[str, Any] = {}
+    for event in events:
+        if event.name == sc.EVENT_PREFIX + "state":
+            data = _loaded((event.attributes or {}).get(sc.INSPECT_EVENT_DATA))
+            for change in data.get("changes") or () if isinstance(data, Mapping) else ():
+                if isinstance(change, Mapping) and change.get("op") in ("add", "replace"):
+                    shown[str(change.get("path"))] = change.get("value")
+    return {SPAN_OUTPUTS: _dumped(shown)} if shown else {}
+
+
+def _scorer(events: Sequence[Event]) -> dict[str, Any]:
+    inputs: dict[str, Any] = {}
+    scores: dict[str, Any] = {}
+    explanation: Any = None
+    for event in events:
+        if event.name != sc.EVENT_EVALUATION_RESULT:
+            continue
+        score: Attributes = event.attributes or {}
+        for name, key in (("answer", sc.INSPECT_SCORE_ANSWER), ("target", sc.INSPECT_SCORE_TARGET)):
+            if key in score:
+                inputs[name] = score[key]
+        value = score.get(
+            sc.GEN_AI_EVALUATION_SCORE_LABEL, score.get(sc.GEN_AI_EVALUATION_SCORE_VALUE)
+        )
+        scores[str(score.get(sc.GEN_AI_EVALUATION_NAME))] = score.get(sc.INSPECT_SCORE_VALUE, value)
+        explanation = score.get(sc.GEN_AI_EVALUATION_EXPLANATION, explanation)
+    extra = {}
+    if inputs:
+        extra[SPAN_INPUTS] = _dumped(inputs)
+    if scores:
+        said = {} if explanation is None else {"explanation": explanation}
+        extra[SPAN_OUTPUTS] = _dumped({**scores, **said})
+    return extra
+
+
+def _sandbox(attributes: Attributes) -> dict[str, Any]:
+    options = _loaded(attributes.get(sc.INSPECT_SANDBOX_OPTIONS))
+    inputs = {
+        name: attributes[key]
+        for name, key in (
+            ("command", sc.INSPECT_SANDBOX_COMMAND),
+            ("file", sc.INSPECT_SANDBOX_FILE),
+            ("input", sc.INSPECT_INPUT),
+        )
+        if key in attributes
+    }
+    outputs = {
+        name: attributes[key]
+        for name, key in (
+            ("exit_code", sc.INSPECT_SANDBOX_EXIT_CODE),
+            ("output", sc.INSPECT_OUTPUT),
+        )
+        if key in attributes
+    }
+    extra = {}
+    if inputs:
+        extra[SPAN_INPUTS] = _dumped({**inputs, **({"options": options} if options else {})})
+    if outputs:
+        extra[SPAN_OUTPUTS] = _dumped(outputs)
+    return extra
 
 
 def _model(attributes: Attributes) -> dict[str, Any]:
     extra: dict[str, Any] = {}
     messages = [
-        *_loaded(attributes.get(sc.GEN_AI_INPUT_MESSAGES)),
-        *_loaded(attributes.get(sc.GEN_AI_OUTPUT_MESSAGES))[:1],
+        *_with_gaps(_messages(attributes.get(sc.GEN_AI_INPUT_MESSAGES)), attributes),
+        *_messages(attributes.get(sc.GEN_AI_OUTPUT_MESSAGES))[:1],
     ]
     if messages:
         extra[CHAT_MESSAGES] = _dumped(list(openai_messages(messages)))
-    tools = _loaded(attributes.get(sc.GEN_AI_TOOL_DEFINITIONS))
+    tools = _messages(attributes.get(sc.GEN_AI_TOOL_DEFINITIONS))
     if tools:
         extra[CHAT_TOOLS] = _dumped(
             [
@@ -81,25 +166,69 @@ def _model(attributes: Attributes) -> dict[str, Any]:
                     "function": {k: v for k, v in tool.items() if k not in ("type", "inspect")},
                 }
                 for tool in tools
-                if isinstance(tool, Mapping)
+                if "name" in tool
             ]
         )
-    # without this attribute the server looks for prices on the internet, inside the request
+    # Without this attribute the server looks for prices on the internet, inside the request. MLflow
+    # shows a cost only with its parts, and counts a part that is not known as 0 itself.
     cost = attributes.get(sc.INSPECT_MODEL_COST)
-    extra[LLM_COST] = _dumped({} if cost is None else {"total_cost": cost})
+    parts = {} if cost is None else {"input_cost": 0.0, "output_cost": 0.0, "total_cost": cost}
+    extra[LLM_COST] = _dumped(parts)
     return extra
+
+
+def _with_gaps(
+    messages: list[Mapping[str, Any]], attributes: Attributes
+) -> list[Mapping[str, Any]]:
+    """The messages, with a note where earlier ones stand in another span."""
+    shown = list(messages)
+    omitted = _loaded(attributes.get(sc.INSPECT_INPUT_OMITTED)) or []
+    holder = attributes.get(sc.INSPECT_INPUT_PREFIX_SPAN)
+    gone = 0
+    for place, (first, end) in enumerate(omitted):
+        note = f"[{end - first} earlier messages: see the model call in span {holder}]"
+        part = {"type": "text", "content": note}
+        shown.insert(first - gone + place, {"role": "system", "parts": [part]})
+        gone += end - first
+    return shown
 
 
 def _sample(attributes: Attributes) -> dict[str, Any]:
     extra: dict[str, Any] = {}
-    text = attributes.get(sc.INSPECT_SAMPLE_INPUT)
-    if text is not None:
-        extra[SPAN_INPUTS] = _dumped({"messages": [{"role": "user", "content": text}]})
+    messages = sample_messages(attributes)
+    if messages:
+        extra[SPAN_INPUTS] = _dumped({"messages": messages})
     output = attributes.get(sc.INSPECT_SAMPLE_OUTPUT)
     if output is not None:
         message = {"role": "assistant", "content": output}
         extra[SPAN_OUTPUTS] = _dumped({"choices": [{"index": 0, "message": message}]})
     return extra
+
+
+def sample_messages(attributes: Attributes) -> list[dict[str, Any]]:
+    """A sample's input as chat messages; where it has choices, they stand below the question."""
+    text = attributes.get(sc.INSPECT_SAMPLE_INPUT)
+    if text is None:
+        return []
+    given = _loaded(text) if text.startswith("[{") else None
+    messages = [{"role": "user", "content": text}]
+    if isinstance(given, list) and all(isinstance(m, Mapping) and "role" in m for m in given):
+        messages = [{"role": str(m["role"]), "content": _plain(m.get("content"))} for m in given]
+    choices = _loaded(attributes.get(sc.INSPECT_SAMPLE_CHOICES))
+    if isinstance(choices, list) and messages:
+        lettered = [f"{chr(ord('A') + i % 26)}) {choice}" for i, choice in enumerate(choices)]
+        messages[-1]["content"] = "\n".join([messages[-1]["content"], "", *lettered])
+    return messages
+
+
+def _plain(content: Any) -> str:
+    """The text of an Inspect message's content, with a word for what is not text."""
+    if isinstance(content, str) or content is None:
+        return content or ""
+    parts = [part for part in content if isinstance(part, Mapping)]
+    return "\n".join(
+        str(part.get("text") or part.get("reasoning") or f"[{part.get('type')}]") for part in parts
+    )
 
 
 def _summary(attributes: Attributes) -> dict[str, Any]:
@@ -135,6 +264,8 @@ def openai_messages(messages: Iterable[Mapping[str, Any]]) -> Iterator[dict[str,
         reasoning: list[str] = []
         calls: list[dict[str, Any]] = []
         for part in message.get("parts") or ():
+            if not isinstance(part, Mapping):  # a note of what was cut
+                part = {"type": "text", "content": part}
             kind = part.get("type")
             if kind == "reasoning":
                 reasoning.append(str(part.get("content") or ""))
@@ -169,14 +300,18 @@ def openai_messages(messages: Iterable[Mapping[str, Any]]) -> Iterator[dict[str,
 
 
 def _content(part: Mapping[str, Any]) -> dict[str, Any]:
-    kind = part.get("type")
+    kind, modality = part.get("type"), part.get("modality")
     if kind == "text":
         return {"type": "text", "text": str(part.get("content") or "")}
-    if kind in ("uri", "blob") and part.get("modality") == "image":
-        uri = part.get("uri")
-        if kind == "blob":
-            uri = f"data:{part.get('mime_type', 'image/png')};base64,{part.get('content')}"
-        return {"type": "image_url", "image_url": {"url": uri}}
+    if kind == "uri" and modality == "image":
+        return {"type": "image_url", "image_url": {"url": part.get("uri")}}
+    if kind == "blob" and modality == "image":
+        url = f"data:{part.get('mime_type', 'image/png')};base64,{part.get('content')}"
+        return {"type": "image_url", "image_url": {"url": url}}
+    if kind == "blob" and modality == "audio":
+        form = str(part.get("mime_type", "audio/wav")).rpartition("/")[2]
+        audio = {"data": part.get("content"), "format": form}
+        return {"type": "input_audio", "input_audio": audio}
     return {"type": "text", "text": _dumped({k: v for k, v in part.items() if k != "inspect"})}
 
 
@@ -187,9 +322,24 @@ def _joined(content: Sequence[dict[str, Any]]) -> str | list[dict[str, Any]]:
     return list(content)
 
 
-def _loaded(text: Any) -> list[Any]:
-    value = json.loads(text) if isinstance(text, str) else None
-    return value if isinstance(value, list) else []
+def _messages(text: Any) -> list[Mapping[str, Any]]:
+    """Messages or tools from their JSON; a note of what was cut stands as a message."""
+    value = _loaded(text)
+    if not isinstance(value, list):
+        return []
+    return [
+        item
+        if isinstance(item, Mapping)
+        else {"role": "system", "parts": [{"type": "text", "content": str(item)}]}
+        for item in value
+    ]
+
+
+def _loaded(text: Any) -> Any:
+    try:
+        return json.loads(text) if isinstance(text, str) else None
+    except ValueError:
+        return None
 
 
 def _dumped(value: Any) -> str:

@@ -28,12 +28,16 @@ if TYPE_CHECKING:
 
     from inspect_mlflow.config import MLflowSettings
     from inspect_mlflow.connection import Connection
+    from inspect_mlflow.exporter import MlflowSpanExporter
+    from inspect_mlflow.trace_writer import SummaryDelivery
     from otel_bridge.live import LiveRun
     from otel_bridge.pipeline import Delivery, Destination
     from otel_bridge.spans import TaskRef
 
 logger = logging.getLogger("inspect_mlflow")
 
+_MOMENT = 2.0
+"""Seconds that the end of an evaluation is waited for without a word."""
 _LOOK_BACK = 200
 """How many of the newest transcript events are searched for the event of a tool span."""
 
@@ -65,13 +69,7 @@ class MlflowTracingHooks(Hooks):
     async def on_sample_start(self, data: SampleStart) -> None:
         """Begin to record the sample."""
         if run := self._live(data.run_id):
-            run.begin_sample(
-                data.eval_id,
-                data.sample_id,
-                data.summary.id,
-                data.summary.epoch,
-                _log_location(),
-            )
+            run.begin_sample(data.eval_id, data.sample_id, data.summary.id, data.summary.epoch)
 
     async def on_sample_attempt_start(self, data: SampleAttemptStart) -> None:
         """Let other instrumentation nest inside the sample; this is called in its own task."""
@@ -128,6 +126,7 @@ class _Run:
         self._run_id = run_id
         self._settings = settings
         self._connection: Connection | None = None
+        self._mlflow: MlflowSpanExporter | None = None
         if settings.tracking_uri is not None:
             self._connection = connections.acquire(run_id, settings)
         self.live = LiveRun(
@@ -156,22 +155,47 @@ class _Run:
 
     async def finish(self) -> None:
         """Wait for the delivery, off the event loop, and say what did not arrive."""
-        from anyio import CancelScope, to_thread
+        from anyio import CancelScope, create_task_group, to_thread
 
         from inspect_mlflow.connection import connections
 
         try:
             with CancelScope(shield=True):
-                deliveries = await to_thread.run_sync(
-                    self.live.finish, self._settings.flush_timeout, abandon_on_cancel=True
-                )
+                async with create_task_group() as tasks:
+                    tasks.start_soon(self._show_progress)
+                    deliveries = await to_thread.run_sync(
+                        self.live.finish, self._settings.flush_timeout, abandon_on_cancel=True
+                    )
+                    tasks.cancel_scope.cancel()
         finally:
             if self._connection is not None:
                 connections.release(self._run_id)
         for delivery in deliveries:
             _report(delivery)
+        if self._mlflow is not None:
+            _report_summaries(self._mlflow.summaries())
         if self.live.unconverted:
             logger.warning("%d evaluation events were not traced.", self.live.unconverted)
+
+    async def _show_progress(self) -> None:
+        """Say what is being waited for, where it takes longer than a moment."""
+        from anyio import sleep
+        from rich.console import Console
+
+        await sleep(_MOMENT)
+        with Console(stderr=True).status("Sending spans") as status:
+            while True:
+                if self._mlflow is not None:
+                    summaries = self._mlflow.summaries()
+                    total = summaries.delivered + summaries.lost + summaries.waiting
+                    status.update(f"Sending traces to MLflow: {summaries.delivered} of {total}")
+                await sleep(0.5)
+
+    def _open_mlflow(self, connection: Connection) -> MlflowSpanExporter:
+        from inspect_mlflow.exporter import MlflowSpanExporter
+
+        self._mlflow = MlflowSpanExporter(connection, link_runs=is_on("tracking"))
+        return self._mlflow
 
     def _destinations(self) -> list[Destination]:
         """Called on the background thread: this imports the SDK and MLflow."""
@@ -183,7 +207,7 @@ class _Run:
         connection = self._connection
         if connection is not None:
             destinations.append(
-                Destination("MLflow", lambda: _exporter(connection), on_trouble=_trouble)
+                Destination("MLflow", lambda: self._open_mlflow(connection), on_trouble=_trouble)
             )
             if target is not None and same_endpoint(target.traces_url, connection.uri):
                 target = None  # the collector is this MLflow: spans are sent once
@@ -191,16 +215,6 @@ class _Run:
             name = f"OTLP {target.traces_url}"
             destinations.append(Destination(name, target.open, on_trouble=_trouble))
         return destinations
-
-
-def _exporter(connection: Connection) -> MlflowSpanExporter:
-    from inspect_mlflow.exporter import MlflowSpanExporter
-
-    return MlflowSpanExporter(connection, link_runs=is_on("tracking"))
-
-
-if TYPE_CHECKING:
-    from inspect_mlflow.exporter import MlflowSpanExporter
 
 
 def _trouble(destination: str, reason: str) -> None:
@@ -222,6 +236,17 @@ def _report(delivery: Delivery) -> None:
         )
 
 
+def _report_summaries(summaries: SummaryDelivery) -> None:
+    lost = summaries.lost + summaries.waiting
+    if lost:
+        logger.warning(
+            "The names and scores of %d of %d traces did not reach MLflow: %s.",
+            lost,
+            lost + summaries.delivered,
+            summaries.reason or "the time to wait for them was over",
+        )
+
+
 def same_endpoint(traces_url: str, tracking_uri: str) -> bool:
     """Whether an OTLP traces address is the MLflow server's own."""
     if not tracking_uri.startswith(("http://", "https://")):
@@ -236,17 +261,6 @@ def _address(url: str) -> tuple[str, str, int, str]:
         host = "127.0.0.1"
     port = parts.port or (443 if parts.scheme == "https" else 80)
     return parts.scheme, host, port, parts.path.rstrip("/")
-
-
-def _log_location() -> str | None:
-    """Where the log of the sample that is starting will be.
-
-    No hook says so, and after Ctrl-C no log is handed over: only its file knows how a task ended.
-    """
-    from inspect_ai.log import _samples  # there is no public name
-
-    active = _samples.sample_active()
-    return None if active is None else active.log_location
 
 
 def _tool_event_of(begin: SpanBeginEvent) -> str | None:

@@ -1,0 +1,199 @@
+"""Sends trace summaries to MLflow: several at once, on background threads, bounded in memory."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from inspect_mlflow.connection import Connection, ConnectionFailed
+
+if TYPE_CHECKING:
+    from mlflow.entities import TraceInfo
+
+    from inspect_mlflow.trace_info import TraceSummary
+
+logger = logging.getLogger(__name__)
+
+SENDERS = 8
+"""How many requests are under way at most. Over HTTP, MLflow takes about five times as many from
+eight threads as from one; SQLite takes no more from several than from one."""
+QUEUE_BYTES = 64 * 1024 * 1024
+WAIT_FOR_ROOM = 30.0
+WAIT_FOR_RUN = 30.0
+"""Seconds: for room in the queue, and for a run that is still being created."""
+REQUEST_TIMEOUT = 30
+LINKS_PER_REQUEST = 100
+_TRACES_PATH = "/api/3.0/mlflow/traces"
+
+
+class SummaryRefused(Exception):
+    """MLflow did not take a trace's summary."""
+
+
+@dataclass(frozen=True, slots=True)
+class SummaryDelivery:
+    """What became of the summaries of traces: their names, previews, totals and scores."""
+
+    delivered: int
+    lost: int
+    waiting: int
+    reason: str | None = None
+    """Why the first of the lost ones was lost."""
+
+
+class TraceWriter:
+    """Sends summaries in the background; one request each.
+
+    `put` waits for room at most `WAIT_FOR_ROOM` seconds, then the summary counts as lost. Threads
+    are started as they are needed, and never keep a process from ending.
+    """
+
+    def __init__(
+        self, connection: Connection, *, link_runs: bool, queue_bytes: int = QUEUE_BYTES
+    ) -> None:
+        self._connection = connection
+        self._link_runs = link_runs
+        self._queue_bytes = queue_bytes
+        self._most = 1 if connection.uri.startswith("sqlite") else SENDERS
+        self._changed = threading.Condition()
+        self._queue: deque[TraceSummary] = deque()
+        self._queued_bytes = 0
+        self._in_flight = 0
+        self._threads = 0
+        self._closed = False
+        self._delivered = 0
+        self._lost = 0
+        self._reason: str | None = None
+
+    def put(self, summary: TraceSummary) -> None:
+        """Queue a summary. Its spans must have arrived before."""
+        deadline = time.monotonic() + WAIT_FOR_ROOM
+        with self._changed:
+            while self._queue and self._queued_bytes + summary.size > self._queue_bytes:
+                remaining = deadline - time.monotonic()
+                if remaining <= 0 or self._closed:
+                    break
+                self._changed.wait(remaining)
+            else:
+                if not self._closed:
+                    self._queue.append(summary)
+                    self._queued_bytes += summary.size
+                    if self._threads < min(self._most, len(self._queue) + self._in_flight):
+                        self._threads += 1
+                        name = f"inspect-traces-{self._threads}"
+                        threading.Thread(target=self._run, name=name, daemon=True).start()
+                    self._changed.notify_all()
+                    return
+            self._lose(f"more than {self._queue_bytes // 1024 // 1024} MB were waiting")
+
+    def flush(self, timeout: float) -> bool:
+        """Wait until nothing is waiting or under way, at most `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        with self._changed:
+            while self._queue or self._in_flight:
+                remaining = deadline - time.monotonic()
+                if remaining <= 0:
+                    return False
+                self._changed.wait(remaining)
+            return True
+
+    def close(self) -> None:
+        """Stop; what is still waiting or under way counts as lost. Use `flush` before."""
+        with self._changed:
+            if self._closed:
+                return
+            self._closed = True
+            for _ in range(len(self._queue) + self._in_flight):
+                self._lose("the time to wait for it was over")
+            self._queue.clear()
+            self._changed.notify_all()
+
+    def delivery(self) -> SummaryDelivery:
+        """The counts so far."""
+        with self._changed:
+            waiting = 0 if self._closed else len(self._queue) + self._in_flight
+            return SummaryDelivery(self._delivered, self._lost, waiting, self._reason)
+
+    # --- on the threads ------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while not self._queue and not self._closed:
+                    self._changed.wait()
+                if self._closed:
+                    return
+                summary = self._queue.popleft()
+                self._queued_bytes -= summary.size
+                self._in_flight += 1
+                self._changed.notify_all()
+            reason: str | None = None
+            try:
+                self._send(summary)
+            except Exception as error:  # the boundary of the thread: counted and reported
+                reason = " ".join(str(error).split())[:300] or type(error).__name__
+            with self._changed:
+                self._in_flight -= 1
+                if not self._closed:
+                    if reason is None:
+                        self._delivered += 1
+                    else:
+                        self._lose(reason)
+                self._changed.notify_all()
+
+    def _lose(self, reason: str) -> None:
+        self._lost += 1
+        self._reason = self._reason or reason
+
+    def _send(self, summary: TraceSummary) -> None:
+        run_ids = {}
+        if self._link_runs:
+            owners = dict.fromkeys([*summary.owners, *(eval_id for eval_id, _ in summary.scores)])
+            run_ids = {
+                owner: run_id for owner in owners if (run_id := self._run_id(owner)) is not None
+            }
+        info = summary.with_runs(run_ids)
+        if self._connection.is_http:
+            self._post(info)
+        else:
+            from mlflow.tracing.client import TracingClient
+
+            TracingClient(self._connection.uri).start_trace(info)
+        client, _ = self._connection.open()
+        for owner in summary.owners[1:]:
+            if owner in run_ids:
+                client.link_traces_to_run([info.trace_id], run_ids[owner])
+
+    def _run_id(self, owner: str) -> str | None:
+        """The MLflow run of an Inspect id; None if there is none."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return self._connection.run(owner).result(timeout=WAIT_FOR_RUN)
+        except (ConnectionFailed, MlflowException, FutureTimeout):
+            return None  # the writer of the runs has said why
+
+    def _post(self, info: TraceInfo) -> None:
+        """What MLflow's client does to record a trace, with a bounded wait."""
+        from mlflow.entities import Trace, TraceData
+        from mlflow.protos.service_pb2 import StartTraceV3
+        from mlflow.utils.proto_json_utils import message_to_json
+
+        encode = message_to_json  # has no type hints
+        body: str = encode(StartTraceV3(trace=Trace(info, TraceData([])).to_proto()))  # type: ignore[no-untyped-call]
+        response = self._connection.request(
+            _TRACES_PATH,
+            "POST",
+            data=body.encode(),
+            extra_headers={"Content-Type": "application/json"},
+            max_retries=2,
+            timeout=REQUEST_TIMEOUT,
+        )
+        if response.status_code != 200:
+            text = " ".join(response.text.split())[:300]
+            raise SummaryRefused(f"HTTP {response.status_code}: {text}")
