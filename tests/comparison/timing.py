@@ -8,9 +8,7 @@ machine counts as little as possible.
 """
 
 import argparse
-import os
 import random
-import resource
 import statistics
 import subprocess
 import sys
@@ -26,7 +24,7 @@ from inspect_ai.model import ModelUsage
 from inspect_mlflow.comparison import compare_evals
 from inspect_mlflow.comparison.compare import compare_loaded
 from inspect_mlflow.comparison.loading import load_eval
-from tests.comparison.evals import run_eval
+from tests.comparison.evals import correct_unless, run_eval
 from tests.comparison.make import make_log, rows
 
 PAIRS = 10_000
@@ -71,14 +69,15 @@ def measure_pairs(kind: str, rounds: int = 9) -> None:
 def measure_stored(baseline: str, candidate: str) -> None:
     """Compare two stored logs once and print time and memory."""
 
-    def resident() -> float:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+    def megabytes(field: str) -> float:
+        # Not from getrusage(): its peak outlives exec() and would be the parent's.
+        status = Path("/proc/self/status").read_text()
+        return int(status.split(f"{field}:")[1].split()[0]) * 1024 / 1e6
 
-    base, start = resident(), time.perf_counter()
+    base, start = megabytes("VmRSS"), time.perf_counter()
     result = compare_evals(baseline, candidate)
     seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    peak = megabytes("VmHWM")
     print(f"{result.aligned_count} samples: {seconds:.2f} s, {peak - base:.0f} MB above {base:.0f}")
 
 
@@ -101,13 +100,11 @@ def main() -> None:
             paths = [
                 run_eval(
                     Path(folder) / side,
-                    lambda number, _turn, modulus=modulus: str(
-                        2 * number + (number % modulus == 0)
-                    ),
+                    correct_unless(*range(step, 2_001, step)),
                     count=2_000,
                     questions=lambda number: f"What is {number} + {number}? " + "word " * 150,
                 ).location
-                for side, modulus in (("a", 3), ("b", 4))
+                for side, step in (("a", 3), ("b", 4))
             ]
             subprocess.run([*again, "logs", *paths], check=True)
 
