@@ -69,7 +69,13 @@ class MlflowTracingHooks(Hooks):
     async def on_sample_start(self, data: SampleStart) -> None:
         """Begin to record the sample."""
         if run := self._live(data.run_id):
-            run.begin_sample(data.eval_id, data.sample_id, data.summary.id, data.summary.epoch)
+            run.begin_sample(
+                data.eval_id,
+                data.sample_id,
+                data.summary.id,
+                data.summary.epoch,
+                _log_location(),
+            )
 
     async def on_sample_attempt_start(self, data: SampleAttemptStart) -> None:
         """Let other instrumentation nest inside the sample; this is called in its own task."""
@@ -261,6 +267,17 @@ def _address(url: str) -> tuple[str, str, int, str]:
         host = "127.0.0.1"
     port = parts.port or (443 if parts.scheme == "https" else 80)
     return parts.scheme, host, port, parts.path.rstrip("/")
+
+
+def _log_location() -> str | None:
+    """Where the log of the sample that is starting will be.
+
+    No hook says so, and after Ctrl-C no log is handed over: only its file knows how a task ended.
+    """
+    from inspect_ai.log import _samples  # there is no public name
+
+    active = _samples.sample_active()
+    return None if active is None else active.log_location
 
 
 def _tool_event_of(begin: SpanBeginEvent) -> str | None:
