@@ -97,11 +97,18 @@ class RunWriter:
     is tried again, so that a dead server costs one wait and not one per call.
     """
 
-    def __init__(self, connection: Connection, *, log_artifacts: bool = False) -> None:
+    def __init__(
+        self, connection: Connection, *, log_artifacts: bool = False, finished: bool = False
+    ) -> None:
+        """`finished`: the evaluation is over and may have been recorded before.
+
+        Then runs that are there are completed instead of made, and samples may come in any order.
+        """
         self.failures: list[str] = []
         self.unreachable = False
         self._connection = connection
         self._log_artifacts = log_artifacts
+        self._finished = finished
         self._thread = BackgroundThread("inspect-runs")
         self._tasks: dict[str, _Task] = {}
         self._run_id: str | None = None
@@ -114,12 +121,17 @@ class RunWriter:
 
     # --- from the hooks ------------------------------------------------------------------------
 
-    def begin_run(self, run_id: str, eval_set_id: str | None, task_names: list[str]) -> None:
-        """Create the parent run."""
+    def begin_run(
+        self,
+        run_id: str,
+        eval_set_id: str | None,
+        task_names: list[str],
+        started_ns: int | None = None,
+    ) -> None:
+        """Create the parent run. It starts now unless said otherwise."""
         self._run_id = run_id
-        self._submit(
-            partial(self._begin_run, run_id, eval_set_id, task_names, time.time_ns()), run_id
-        )
+        started_ns = started_ns or time.time_ns()
+        self._submit(partial(self._begin_run, run_id, eval_set_id, task_names, started_ns), run_id)
 
     def begin_task(self, spec: EvalSpec, plan: EvalPlan) -> None:
         """Create a task's run under it; an earlier attempt at the same task is over."""
@@ -151,15 +163,20 @@ class RunWriter:
         if task is not None:
             self._submit(partial(self._end_task, task, log))
 
-    def end_run(self, logs: Sequence[EvalLog], error: BaseException | None) -> None:
-        """End the parent run, and whatever task is still open."""
+    def end_run(
+        self,
+        logs: Sequence[EvalLog],
+        error: BaseException | None = None,
+        ended_ns: int | None = None,
+    ) -> None:
+        """End the parent run, now unless said otherwise, and whatever task is still open."""
         for log in logs:
             self.end_task(log)
         for task in list(self._tasks.values()):
             self._end_without_log(task, "cancelled")
-        self._submit(partial(self._end_run, error, time.time_ns()))
+        self._submit(partial(self._end_run, error, ended_ns or time.time_ns()))
 
-    def finish(self, timeout: float) -> bool:
+    def finish(self, timeout: float | None) -> bool:
         """Wait until all is written, at most `timeout` seconds, then stop. Blocks."""
         done = threading.Event()
         self._thread.submit(partial(self._when_idle, done))
@@ -223,7 +240,7 @@ class RunWriter:
             tags[runs.TAG_RETRY_OF] = earlier
         started = task.started_ns or time.time_ns()
         run_id = self._create(spec.eval_id, runs.task_name(spec), tags, started)
-        if not self._ticking:
+        if not self._ticking and not self._finished:
             self._ticking = True
             self._thread.submit(self._tick)
         client, _ = self._connection.open()
@@ -238,17 +255,32 @@ class RunWriter:
         client, experiment_id = self._connection.open()
         ours = {"mlflow.user": _user(), "inspect.package.inspect_mlflow": version(_PACKAGE)}
         items = list({**ours, **tags}.items())
-        run = client.create_run(
-            experiment_id,
-            start_time=start_ns // 1_000_000,
-            tags=dict(items[:BATCH_TAGS]),
-            run_name=name,
-        )
-        run_id = str(run.info.run_id)
-        for batch in _batches(items[BATCH_TAGS:], BATCH_TAGS):
+        run_id = self.existing(key) if self._finished else None
+        if run_id is None:
+            run = client.create_run(
+                experiment_id,
+                start_time=start_ns // 1_000_000,
+                tags=dict(items[:BATCH_TAGS]),
+                run_name=name,
+            )
+            run_id = str(run.info.run_id)
+            items = items[BATCH_TAGS:]
+        for batch in _batches(items, BATCH_TAGS):
             client.log_batch(run_id, tags=[RunTag(*item) for item in batch])
         self._connection.run(key).set_result(run_id)
         return run_id
+
+    def existing(self, key: str) -> str | None:
+        """The MLflow run of an Inspect run or eval id, if the experiment has it. Blocks."""
+        client, experiment_id = self._connection.open()
+        tag, kind = (runs.TAG_RUN_ID, "run") if key == self._run_id else (runs.TAG_EVAL_ID, "task")
+        found = client.search_runs(
+            [experiment_id],
+            f"tags.`{tag}` = '{key}' and tags.`{runs.TAG_KIND}` = '{kind}'",
+            max_results=1,
+            order_by=["attributes.start_time ASC"],
+        )
+        return str(found[0].info.run_id) if found else None
 
     def _earlier_attempt(self, spec: EvalSpec) -> str | None:
         """The run of the latest earlier attempt at a task: a retry keeps the task's id."""
