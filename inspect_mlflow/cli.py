@@ -32,6 +32,33 @@ def demo(tracking_uri: str, experiment_name: str) -> None:
     sys.exit(run_demo(tracking_uri, experiment_name, Console()))
 
 
+@main.command("import")
+@click.argument("logs", nargs=-1, required=True)
+@click.option("--tracking-uri", help="MLflow to write to  [default: MLFLOW_TRACKING_URI]")
+@click.option("--experiment-name", help="Experiment  [default: MLFLOW_EXPERIMENT_NAME]")
+@click.option("--traces/--no-traces", default=True, show_default=True)
+@click.option("--runs/--no-runs", default=True, show_default=True)
+@click.option(
+    "--otlp",
+    is_flag=True,
+    help="Send the spans to the OTLP endpoint of OTEL_EXPORTER_OTLP_* too, whether or not it has "
+    "them already.",
+)
+@click.option("--dry-run", is_flag=True, help="Say what would be imported.")
+def import_logs(logs: tuple[str, ...], **options: Any) -> None:
+    """Bring MLflow level with finished LOGS: files, folders, globs or URLs that Inspect reads.
+
+    Makes the runs, metrics, artifacts, traces and scores that the live hooks would have made, and
+    adds what is missing where they did; importing again changes nothing. Exit code 0 if all logs
+    were imported, 1 if some could not be, 2 if nothing could.
+    """
+    from rich.console import Console
+
+    from inspect_mlflow.import_command import run_import
+
+    sys.exit(run_import(logs, console=Console(), **options))
+
+
 @main.command()
 @click.argument("baseline")
 @click.argument("candidate")

@@ -253,10 +253,11 @@ class RunWriter:
         from mlflow.entities import RunTag
 
         client, experiment_id = self._connection.open()
-        ours = {"mlflow.user": _user(), "inspect.package.inspect_mlflow": version(_PACKAGE)}
-        items = list({**ours, **tags}.items())
-        run_id = self.existing(key) if self._finished else None
+        items = list(tags.items())
+        run_id = self.existing(key, tags[runs.TAG_KIND]) if self._finished else None
         if run_id is None:
+            ours = {"mlflow.user": _user(), "inspect.package.inspect_mlflow": version(_PACKAGE)}
+            items = list({**ours, **tags}.items())
             run = client.create_run(
                 experiment_id,
                 start_time=start_ns // 1_000_000,
@@ -270,10 +271,10 @@ class RunWriter:
         self._connection.run(key).set_result(run_id)
         return run_id
 
-    def existing(self, key: str) -> str | None:
-        """The MLflow run of an Inspect run or eval id, if the experiment has it. Blocks."""
+    def existing(self, key: str, kind: str) -> str | None:
+        """The MLflow run of an Inspect `run` or `task`, if the experiment has it. Blocks."""
         client, experiment_id = self._connection.open()
-        tag, kind = (runs.TAG_RUN_ID, "run") if key == self._run_id else (runs.TAG_EVAL_ID, "task")
+        tag = {"run": runs.TAG_RUN_ID, "task": runs.TAG_EVAL_ID}[kind]
         found = client.search_runs(
             [experiment_id],
             f"tags.`{tag}` = '{key}' and tags.`{runs.TAG_KIND}` = '{kind}'",
@@ -288,7 +289,8 @@ class RunWriter:
         found = client.search_runs(
             [experiment_id],
             f"tags.`{runs.TAG_TASK_ID}` = '{spec.task_id}' "
-            f"and tags.`{runs.TAG_EVAL_ID}` != '{spec.eval_id}'",
+            f"and tags.`{runs.TAG_EVAL_ID}` != '{spec.eval_id}' "
+            f"and attributes.start_time <= {(iso_to_ns(spec.created) or 0) // 1_000_000}",
             max_results=1,
             order_by=["attributes.start_time DESC"],
         )
@@ -437,8 +439,14 @@ class RunWriter:
         self._terminate(run_id, status, ended_ns)
 
     def _terminate(self, run_id: str, status: str, ended_ns: int) -> None:
+        from mlflow.entities import RunStatus
+
         client, _ = self._connection.open()
-        client.set_terminated(run_id, status=status, end_time=ended_ns // 1_000_000)
+        # set_terminated() would print the run's address into Inspect's display
+        store = client._tracking_client.store
+        store.update_run_info(
+            run_id, RunStatus.from_string(status), ended_ns // 1_000_000, run_name=None
+        )
 
 
 def _live_points(task: _Task) -> list[Point]:

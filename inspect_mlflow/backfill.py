@@ -1,0 +1,238 @@
+"""Finished logs → the runs, traces, scores and artifacts that the live hooks would have made."""
+
+from __future__ import annotations
+
+import glob
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from inspect_mlflow.connection import Connection, ConnectionFailed
+from otel_bridge.pipeline import Delivery, Destination, tracer_provider
+from otel_bridge.recorder import RunRecorder
+from otel_bridge.replay import read_header, read_samples, reused_samples
+from otel_bridge.spans import iso_to_ns
+from otel_bridge.tracer import SpanTracer
+
+if TYPE_CHECKING:
+    from inspect_ai.log import EvalLog
+
+    from inspect_mlflow.config import MLflowSettings
+    from inspect_mlflow.writer import RunWriter
+
+logger = logging.getLogger("inspect_mlflow")
+
+FLUSH_SECONDS = 600.0
+"""How long the end of an import waits for a slow server."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A log that can't be imported, and why."""
+
+    location: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LogGroup:
+    """The logs of one evaluation run, oldest first."""
+
+    run_id: str
+    logs: Sequence[tuple[str, EvalLog]]
+    """Location and header of each."""
+
+
+@dataclass(slots=True)
+class Imported:
+    """What an import did."""
+
+    logs: int = 0
+    samples: int = 0
+    deliveries: list[Delivery] = field(default_factory=list)
+    failures: list[Unreadable] = field(default_factory=list)
+
+
+def find_logs(paths: Iterable[str]) -> Iterator[str]:
+    """The logs that arguments name: files, folders, globs, and whatever Inspect reads.
+
+    Raises
+    ------
+    ValueError
+        If a path names nothing.
+    """
+    from inspect_ai.log import list_eval_logs
+
+    for path in paths:
+        if Path(path).is_dir():
+            found = [info.name for info in list_eval_logs(path, descending=False)]
+        elif "://" in path or Path(path).exists():
+            found = [path] if _is_log(path) else [i.name for i in list_eval_logs(path)]
+        else:
+            found = sorted(glob.glob(path, recursive=True))
+        if not found:
+            raise ValueError(f"{path}: no log there")
+        yield from found
+
+
+def _is_log(path: str) -> bool:
+    return "://" not in path or path.endswith((".eval", ".json"))
+
+
+def group_logs(locations: Iterable[str]) -> tuple[list[LogGroup], list[Unreadable]]:
+    """Logs by their run, since one run's root span and parent run cover all its tasks."""
+    groups: dict[str, list[tuple[str, EvalLog]]] = {}
+    unreadable = []
+    for location in dict.fromkeys(locations):
+        try:
+            header = read_header(location)
+            run_id = header.eval.run_id or header.eval.eval_id or header.eval.created
+        except Exception as error:  # whatever a broken file makes Inspect's readers raise
+            unreadable.append(Unreadable(location, _reason(error)))
+            continue
+        groups.setdefault(run_id, []).append((location, header))
+    ordered = [
+        LogGroup(run_id, sorted(logs, key=lambda log: log[1].eval.created))
+        for run_id, logs in groups.items()
+    ]
+    return sorted(ordered, key=lambda group: group.logs[0][1].eval.created), unreadable
+
+
+class Importer:
+    """Imports the logs of one run after the other into one MLflow experiment."""
+
+    def __init__(
+        self,
+        settings: MLflowSettings,
+        *,
+        runs: bool = True,
+        traces: bool = True,
+        more_destinations: Callable[[], Sequence[Destination]] = tuple,
+    ) -> None:
+        """`more_destinations` makes those besides MLflow."""
+        self._settings = settings
+        self._runs = runs
+        self._traces = traces
+        self._more_destinations = more_destinations
+        self.on_sample: Callable[[], None] = lambda: None
+        """Hears of each sample read."""
+
+    def check_connection(self) -> None:
+        """Find out whether there is an MLflow and an experiment. Raises ConnectionFailed."""
+        Connection.of(self._settings).open()
+
+    def run(self, groups: Iterable[LogGroup]) -> Imported:
+        """Import the logs of all runs. A log that fails is named, and the others go on."""
+        result = Imported()
+        for group in groups:
+            self._import_group(group, result)
+        return result
+
+    def _import_group(self, group: LogGroup, result: Imported) -> None:
+        from inspect_mlflow.writer import RunWriter
+
+        connection = Connection.of(self._settings)
+        writer = RunWriter(connection, log_artifacts=self._settings.log_artifacts, finished=True)
+        headers = [header for _, header in group.logs]
+        first = headers[0].eval
+        if self._runs:
+            writer.begin_run(
+                group.run_id,
+                first.eval_set_id,
+                [header.eval.task for header in headers],
+                iso_to_ns(first.created),
+            )
+        else:
+            self._find_runs(connection, writer, group)
+        destinations = self._destinations(connection)
+        recorder = RunRecorder(group.run_id, self._settings.trace_scope, self._settings.capture)
+        tracer = SpanTracer(tracer_provider(destinations), version("inspect-mlflow"))
+        for header in headers:
+            recorder.begin_task(header.eval)
+        for location, header in group.logs:
+            try:
+                self._import_log(location, header, writer, recorder, tracer, result)
+                result.logs += 1
+            except Exception as error:  # whatever a broken file makes Inspect's readers raise
+                logger.debug("Importing %s failed", location, exc_info=error)
+                result.failures.append(Unreadable(location, _reason(error)))
+        if all(header.status != "started" for header in headers):
+            tracer.emit(recorder.end())
+        if self._runs:
+            ended = [iso_to_ns(header.stats.completed_at) or 0 for header in headers]
+            writer.end_run([], ended_ns=max(ended) or None)
+        writer.finish(FLUSH_SECONDS)
+        for failure in writer.failures:
+            result.failures.append(Unreadable(group.logs[0][0], failure))
+        deadline = time.monotonic() + FLUSH_SECONDS
+        for destination in destinations:
+            destination.request_flush(deadline)
+        for destination in destinations:
+            destination.force_flush(int((deadline - time.monotonic()) * 1000))
+            destination.shutdown()
+            result.deliveries.append(destination.delivery())
+
+    def _import_log(
+        self,
+        location: str,
+        header: EvalLog,
+        writer: RunWriter,
+        recorder: RunRecorder,
+        tracer: SpanTracer,
+        result: Imported,
+    ) -> None:
+        """One log: the calls that the hooks would have made, in their order."""
+        eval_id = header.eval.eval_id
+        if self._runs:
+            writer.begin_task(header.eval, header.plan)
+        reused = reused_samples(location, header.eval)
+        try:
+            for sample in read_samples(location):
+                self.on_sample()
+                result.samples += 1
+                if sample.uuid in reused:
+                    continue
+                if self._runs:
+                    writer.end_sample(eval_id, sample)
+                if self._traces:
+                    spans = recorder.begin_sample(eval_id, sample.uuid, sample.id, sample.epoch)
+                    if spans is not None:
+                        tracer.emit(recorder.end_sample(spans, sample))
+        finally:
+            if self._traces and header.status != "started":
+                tracer.emit(recorder.end_task(header, reused))
+            if self._runs:
+                writer.end_task(header)
+
+    def _destinations(self, connection: Connection) -> list[Destination]:
+        from inspect_mlflow.exporter import MlflowSpanExporter
+
+        if not self._traces:
+            return []
+        return [
+            Destination(
+                "MLflow",
+                lambda: MlflowSpanExporter(connection, link_runs=True),
+                wait_for_room=True,
+            ),
+            *self._more_destinations(),
+        ]
+
+    def _find_runs(self, connection: Connection, writer: RunWriter, group: LogGroup) -> None:
+        """Without writing runs, traces are linked to those that are there."""
+        keys = [(group.run_id, "run"), *((h.eval.eval_id, "task") for _, h in group.logs)]
+        for key, kind in keys:
+            run_id = writer.existing(key, kind)
+            if run_id is None:
+                connection.run(key).set_exception(ConnectionFailed(f"there is no run of {key}"))
+            else:
+                connection.run(key).set_result(run_id)
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
