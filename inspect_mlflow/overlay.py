@@ -151,12 +151,21 @@ def _sandbox(attributes: Attributes) -> dict[str, Any]:
 
 def _model(attributes: Attributes) -> dict[str, Any]:
     extra: dict[str, Any] = {}
+    outputs = _messages(attributes.get(sc.GEN_AI_OUTPUT_MESSAGES))
+    choices = [message for output in outputs for message in openai_messages([output])]
     messages = [
-        *_with_gaps(_messages(attributes.get(sc.GEN_AI_INPUT_MESSAGES)), attributes),
-        *_messages(attributes.get(sc.GEN_AI_OUTPUT_MESSAGES))[:1],
+        *openai_messages(
+            _with_gaps(_messages(attributes.get(sc.GEN_AI_INPUT_MESSAGES)), attributes)
+        ),
+        *choices[:1],
     ]
     if messages:
-        extra[CHAT_MESSAGES] = _dumped(list(openai_messages(messages)))
+        extra[CHAT_MESSAGES] = _dumped(messages)
+    if choices:
+        # in any other form the chat view shows the output once more, as JSON
+        extra[SPAN_OUTPUTS] = _dumped(
+            {"choices": [{"index": i, "message": choice} for i, choice in enumerate(choices)]}
+        )
     tools = _messages(attributes.get(sc.GEN_AI_TOOL_DEFINITIONS))
     if tools:
         extra[CHAT_TOOLS] = _dumped(

@@ -246,7 +246,7 @@ def _says(name: str, content: str | list[Content], *calls: ToolCall) -> ModelOut
         input_tokens=120,
         output_tokens=words,
         total_tokens=120 + words,
-        total_cost=None if name == "grader" else round(120 * 1e-6 + words * 4e-6, 6),
+        total_cost=None if name == "grader" else round(120 * 25e-6 + words * 100e-6, 6),
     )
     reason: StopReason = "tool_calls" if calls else "stop"
     choice = ChatCompletionChoice(message=message, stop_reason=reason)
