@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from otel_bridge.messages import message_to_genai, system_instructions
+from otel_bridge.messages import digest, message_to_genai, system_instructions
 from otel_bridge.spans import ModelInput, to_ns
 from otel_bridge.values import Capture, to_json
 
@@ -50,6 +50,9 @@ class History:
         """A node's number, by the node before it and the number of the message in between."""
         self._holders: list[tuple[int, int]] = [(0, 0)]
         """By node: when the call that holds it completed, and the call's span id."""
+        self._digests: list[str] = []
+        """By the number of a message."""
+        self._input_ids: dict[str, str] = {}
 
     def add(self, event: ModelEvent, span_id: int) -> ModelInput:
         """How the span of a call carries its input; the call counts as history from now on.
@@ -57,6 +60,9 @@ class History:
         Calls must be added in the order in which they completed.
         """
         messages = [self._convert(message) for message in event.input]
+        for message in messages:
+            if message.source.id:
+                self._input_ids.setdefault(self._digests[message.number], message.source.id)
         numbers = [message.number for message in messages]
         prefix, holder = self._prefix(numbers, to_ns(event.timestamp))
         if event.completed is not None and event.error is None:
@@ -83,12 +89,27 @@ class History:
             else None,
         )
 
+    def input_ids(self) -> dict[str, str]:
+        """The ids of the messages that the calls were given, by the messages' digests."""
+        return self._input_ids
+
+    def message(self, message: ChatMessage) -> dict[str, Any]:
+        """A message as GenAI; of one that a call's span carries, its digest and its id."""
+        json = to_json(self._genai(message), self._capture.max_value_bytes)
+        number = self._numbers.get(json)
+        if number is None:
+            return message_to_genai(message, self._capture)
+        return {"digest": self._digests[number], **({"id": message.id} if message.id else {})}
+
     def _convert(self, message: ChatMessage) -> _Message:
         known = self._by_id.get(message.id) if message.id else None
         if known is not None and (known.source is message or known.source == message):
             return known
-        json = to_json(self._genai(message), self._capture.max_value_bytes)
+        genai = self._genai(message)
+        json = to_json(genai, self._capture.max_value_bytes)
         number = self._numbers.setdefault(json, len(self._numbers))
+        if number == len(self._digests):
+            self._digests.append(digest(genai))
         converted = _Message(message, json, len(json.encode()), number)
         if message.id:
             self._by_id[message.id] = converted

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from otel_bridge import ids
 from otel_bridge.history import History
+from otel_bridge.remainder import sample_remainder
 from otel_bridge.spans import (
     EventData,
     Extent,
@@ -118,6 +119,8 @@ class _Tree:
         key = event.uuid or f"#{len(self.events)}"
         if key in self.events:
             return opened
+        if event.uuid is None:  # a log from before there were any
+            event = event.model_copy(update={"uuid": key})
         self.events[key] = event
         if event.event == "span_begin":
             return self._begin(event.id, event.name, event.type, event.parent_id, event)
@@ -290,6 +293,9 @@ class SampleRecorder:
                 attempt=self.attempt,
                 instants=self._instants(tree.instants),
                 event_order=list(tree.events),
+                remainder={}
+                if sample is None
+                else sample_remainder(sample, self._history, self._capture),
                 capture=self._capture,
             )
         )

@@ -12,6 +12,12 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from otel_bridge import ids
 from otel_bridge import semconv as sc
 from otel_bridge.messages import output_to_genai, tools_to_genai
+from otel_bridge.remainder import (
+    event_remainder,
+    score_remainder,
+    span_remainder,
+    task_remainder,
+)
 from otel_bridge.values import Capture, clean_text, plain, strip_media, to_json
 
 if TYPE_CHECKING:
@@ -268,6 +274,7 @@ def task_span(
         ):
             if value:
                 attributes[key] = _json(value, capture)
+    attributes |= task_remainder(log, capture)
     if log.results:
         attributes[sc.INSPECT_SAMPLES_TOTAL] = log.results.total_samples
         attributes[sc.INSPECT_SAMPLES_COMPLETED] = log.results.completed_samples
@@ -321,6 +328,7 @@ def sample_span(
     attempt: int,
     instants: Sequence[EventData],
     event_order: Sequence[str],
+    remainder: Mapping[str, AttributeValue],
     capture: Capture,
 ) -> SpanData:
     """The span of a sample, from the finished sample (None: it never finished)."""
@@ -338,6 +346,7 @@ def sample_span(
         sc.INSPECT_SAMPLE_EPOCH: ref.epoch,
         sc.INSPECT_SAMPLE_ATTEMPT: attempt,
         sc.INSPECT_SAMPLE_EVENT_ORDER: to_json(list(event_order), capture.max_value_bytes),
+        **remainder,
     }
     events = list(instants)
     status: Literal["ok", "error"] = "ok"
@@ -505,10 +514,16 @@ def score_value(value: Any, capture: Capture) -> AttributeValue | None:
 
 
 def score_events(
-    name: str, score: Score, time_ns: int, capture: Capture, **extra: AttributeValue
+    name: str,
+    score: Score,
+    time_ns: int,
+    capture: Capture,
+    event: Event | None = None,
+    /,
+    **extra: AttributeValue,
 ) -> list[EventData]:
     """One `gen_ai.evaluation.result` per part of a score."""
-    events = []
+    events: list[EventData] = []
     for label, value in score_items(name, score):
         attributes: dict[str, AttributeValue] = {
             sc.GEN_AI_EVALUATION_NAME: label,
@@ -537,6 +552,8 @@ def score_events(
                 )
             if score.metadata:
                 attributes[sc.INSPECT_SCORE_METADATA] = _json(score.metadata, capture)
+        if not events:
+            attributes |= score_remainder(event, score, capture)
         events.append(EventData(sc.EVENT_EVALUATION_RESULT, time_ns, attributes))
     return events
 
@@ -619,6 +636,7 @@ def inspect_span(
     attributes |= _span_place(begin, end, capture)
     if subtask is not None:
         attributes |= _event_place(subtask, attempt, capture)
+        attributes |= event_remainder(subtask, capture)
         if subtask.type:
             attributes[sc.INSPECT_SPAN_TYPE] = subtask.type
         if capture.content:
@@ -741,7 +759,9 @@ def model_span(
 
     output = event.output
     cut_off = bool(event.pending) and event.error is None
-    if not cut_off and event.error is None:
+    shows_output = not cut_off and event.error is None
+    attributes |= event_remainder(event, capture, shows_output)
+    if shows_output:
         if output.model:
             attributes[sc.GEN_AI_RESPONSE_MODEL] = output.model
         if output.choices:
@@ -894,6 +914,7 @@ def tool_span(
         sc.INSPECT_TOOL_MESSAGE_ID: event.message_id,
     }
     attributes |= {name: value for name, value in optional.items() if value}
+    attributes |= event_remainder(event, capture)
     if event.truncated:
         attributes[sc.INSPECT_TOOL_TRUNCATED] = to_json(event.truncated, 1000)
     if event.failed is not None:
@@ -955,6 +976,7 @@ def sandbox_span(
         sc.INSPECT_SANDBOX_ACTION: event.action,
     }
     attributes |= _event_place(event, attempt, capture)
+    attributes |= event_remainder(event, capture)
     if event.result is not None:
         attributes[sc.INSPECT_SANDBOX_EXIT_CODE] = _bounded_number(event.result)
     if capture.content:
@@ -1013,9 +1035,13 @@ def instant_events(event: Event, capture: Capture) -> list[EventData]:
                 event.target if isinstance(event.target, str) else _json(event.target, capture)
             )
         name = event.scorer or "score"
-        return score_events(name, event.score, time_ns, capture, **extra)
+        return score_events(name, event.score, time_ns, capture, event, **extra)
     if event.event == "error":
         _, data = _eval_error(event.error, time_ns, capture)
+        if capture.content:
+            place[sc.INSPECT_EVENT_DATA] = _json(
+                {"traceback_ansi": event.error.traceback_ansi}, capture
+            )
         return [EventData(data.name, time_ns, {**place, **data.attributes})]
     if capture.content:
         fields = {
@@ -1023,7 +1049,7 @@ def instant_events(event: Event, capture: Capture) -> list[EventData]:
             for name, value in _fields(event)
             if name not in _BASE_FIELDS and value is not None
         }
-        if event.event == "sample_init" and not event.uuid:
+        if event.event == "sample_init" and not _has_uuid(event):
             # reading such a log makes up ids for the messages
             fields["sample"] = _without_message_ids(plain(event.sample))
     else:
@@ -1049,12 +1075,19 @@ def _fields(event: Event) -> Iterable[tuple[str, Any]]:
     yield from (event.model_extra or {}).items()
 
 
+def _has_uuid(event: Event) -> bool:
+    """Whether the log gives the event a uuid; its place in the log, "#3", is none."""
+    return bool(event.uuid) and not str(event.uuid).startswith("#")
+
+
 def _event_place(event: Event, attempt: int, capture: Capture) -> dict[str, AttributeValue]:
     """What every span or span event made from one Inspect event says of it."""
     attributes: dict[str, AttributeValue] = {}
     if event.uuid:
         attributes[sc.INSPECT_EVENT_UUID] = event.uuid
-    if event.uuid or "working_start" in event.model_fields_set:
+    if event.span_id:
+        attributes[sc.INSPECT_EVENT_SPAN] = event.span_id
+    if _has_uuid(event) or "working_start" in event.model_fields_set:
         # reading a log from before there was one makes a new one up
         attributes[sc.INSPECT_WORKING_START] = event.working_start
     if event.metadata and capture.content:
@@ -1072,11 +1105,11 @@ def _span_place(begin: Event | None, end: Event | None, capture: Capture) -> dic
     attributes: dict[str, Any] = {}
     if begin is not None:
         place = _event_place(begin, 1, capture)
-        attributes = {_BEGIN_NAMES[key]: value for key, value in place.items()}
+        attributes = {_BEGIN_NAMES[k]: value for k, value in place.items() if k in _BEGIN_NAMES}
     if end is not None:
         place = _event_place(end, 1, capture)
         attributes |= {_END_NAMES[k]: value for k, value in place.items() if k in _END_NAMES}
-    return attributes
+    return attributes | span_remainder(begin, end, capture)
 
 
 _BEGIN_NAMES = {
