@@ -50,24 +50,23 @@ def event_remainder(event: Event, capture: Capture, shows_output: bool = True) -
     """The rest of an event that has a span. `shows_output`: its model output is on the span."""
     if not capture.content:
         return {}
-    kind = event.event
-    exclude = {**dict.fromkeys(_BASE, True), **_ON_SPAN[kind]}
+    kind = str(event.event)
+    exclude: dict[str, Any] = {**dict.fromkeys(_BASE, True), **_ON_SPAN[kind]}
     if kind == "model" and not shows_output:
         exclude["output"] = {"completion"}
     rest = event.model_dump(mode="json", exclude=exclude, exclude_none=True, warnings=False)
     if kind == "model" and rest.get("tool_choice") == "auto":
         del rest["tool_choice"]
-    if kind in ("tool", "subtask"):
-        if kind == "tool" and not isinstance(event.result, str):
-            rest["result"] = "json"  # how to read the attribute
-        if event.events:
-            rest["events"] = _nested(event.events)
+    if event.event == "tool" and not isinstance(event.result, str):
+        rest["result"] = "json"  # how to read the attribute
+    if (event.event == "tool" or event.event == "subtask") and event.events:
+        rest["events"] = _nested(event.events)
     return {sc.INSPECT_EVENT_DATA: _json(rest, capture)} if rest else {}
 
 
 def span_remainder(begin: Event | None, end: Event | None, capture: Capture) -> dict[str, str]:
     """The rest of the events that begin and end an Inspect span."""
-    rest = {}
+    rest: dict[str, Any] = {}
     for side, event in (("begin", begin), ("end", end)):
         if event is None:
             continue
