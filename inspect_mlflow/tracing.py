@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -24,7 +25,7 @@ from inspect_mlflow.activation import activation, is_on
 
 if TYPE_CHECKING:
     from inspect_ai.event import SpanBeginEvent
-    from inspect_ai.log import EvalSpec
+    from inspect_ai.log import EvalRetryError, EvalSpec
 
     from inspect_mlflow.config import MLflowSettings
     from inspect_mlflow.connection import Connection
@@ -74,7 +75,7 @@ class MlflowTracingHooks(Hooks):
                 data.sample_id,
                 data.summary.id,
                 data.summary.epoch,
-                _log_location(),
+                *_sample_log(),
             )
 
     async def on_sample_attempt_start(self, data: SampleAttemptStart) -> None:
@@ -269,15 +270,15 @@ def _address(url: str) -> tuple[str, str, int, str]:
     return parts.scheme, host, port, parts.path.rstrip("/")
 
 
-def _log_location() -> str | None:
-    """Where the log of the sample that is starting will be.
+def _sample_log() -> tuple[str | None, Sequence[EvalRetryError]]:
+    """Where the log of the sample that is starting will be, and its failed attempts before.
 
-    No hook says so, and after Ctrl-C no log is handed over: only its file knows how a task ended.
+    No hook says so. After Ctrl-C no log is handed over: only its file knows how a task ended.
     """
     from inspect_ai.log import _samples  # there is no public name
 
     active = _samples.sample_active()
-    return None if active is None else active.log_location
+    return (None, ()) if active is None else (active.log_location, list(active.error_retries))
 
 
 def _tool_event_of(begin: SpanBeginEvent) -> str | None:

@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from inspect_ai.event import Event
-    from inspect_ai.log import EvalError, EvalLog, EvalSample, EvalSpec
+    from inspect_ai.log import EvalError, EvalLog, EvalRetryError, EvalSample, EvalSpec
 
     from otel_bridge.pipeline import Delivery, Destination
     from otel_bridge.recorder import RunRecorder, SampleRecorder
@@ -58,12 +58,22 @@ class LiveRun:
         self._thread.submit(partial(self._begin_task, spec))
 
     def begin_sample(
-        self, eval_id: str, uuid: str, id: int | str, epoch: int, location: str | None = None
+        self,
+        eval_id: str,
+        uuid: str,
+        id: int | str,
+        epoch: int,
+        location: str | None = None,
+        earlier: Sequence[EvalRetryError] = (),
     ) -> None:
-        """A sample starts. `location` is where its log will be, if that is known."""
+        """A sample starts.
+
+        `location` is where its log will be, if that is known, and `earlier` the failed attempts
+        that it brings along from an evaluation that is retried.
+        """
         if location is not None:
             self._locations.setdefault(eval_id, location)
-        self._thread.submit(partial(self._begin_sample, eval_id, uuid, id, epoch))
+        self._thread.submit(partial(self._begin_sample, eval_id, uuid, id, epoch, earlier))
 
     def event(self, uuid: str, event: Event, tool_event: str | None = None) -> None:
         """An event of a sample: see `SampleRecorder.add`."""
@@ -126,10 +136,15 @@ class LiveRun:
         self._recorder.begin_task(spec)
 
     def _begin_sample(
-        self, eval_id: str, uuid: str, id: int | str, epoch: int
+        self,
+        eval_id: str,
+        uuid: str,
+        id: int | str,
+        epoch: int,
+        earlier: Sequence[EvalRetryError] = (),
     ) -> SampleRecorder | None:
         if uuid not in self._samples:
-            recorder = self._recorder.begin_sample(eval_id, uuid, id, epoch)
+            recorder = self._recorder.begin_sample(eval_id, uuid, id, epoch, earlier)
             if recorder is not None:
                 self._samples[uuid] = recorder
         return self._samples.get(uuid)

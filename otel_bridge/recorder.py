@@ -184,14 +184,24 @@ class SampleRecorder:
     """Turns the events of one sample into spans.
 
     Feed it live with `add`, or give it the finished sample alone; `finish` ends it either way.
-    Not thread-safe.
+    `since_ns` is when the evaluation was created: failed attempts from before, which a retried
+    evaluation's samples bring along, belong to another one. `earlier` are the failed attempts
+    that a live sample starts with. Not thread-safe.
     """
 
-    def __init__(self, ref: SampleRef, capture: Capture, attempt: int = 1) -> None:
+    def __init__(
+        self,
+        ref: SampleRef,
+        capture: Capture,
+        since_ns: int = 0,
+        earlier: Sequence[EvalRetryError] = (),
+    ) -> None:
         self.ref = ref
-        self.attempt = attempt
         self.extent = Extent()
         self._capture = capture
+        self._since_ns = since_ns
+        self._earlier = len(self._own(earlier))
+        self.attempt = 1 + self._earlier
         self._sent: set[int] = set()
         self._begin_attempt()
 
@@ -242,6 +252,14 @@ class SampleRecorder:
 
         `started_ns` stands in for its time where it left no event.
         """
+        spans = self._failed_attempt(error, started_ns)
+        self.attempt += 1
+        self._begin_attempt()
+        return spans
+
+    def _failed_attempt(
+        self, error: EvalError | EvalRetryError | None, started_ns: int | None
+    ) -> list[SpanData]:
         tree = _Tree()
         tree.take(self._events)
         attempt_id = self.ref.child_id(f"attempt {self.attempt}")
@@ -259,8 +277,6 @@ class SampleRecorder:
                 capture=self._capture,
             )
         )
-        self.attempt += 1
-        self._begin_attempt()
         return spans
 
     def finish(self, sample: EvalSample | None) -> list[SpanData]:
@@ -272,12 +288,18 @@ class SampleRecorder:
         spans: list[SpanData] = []
         extent = Extent()
         if sample is not None:
-            if self.attempt == 1:
-                live = self._events
-                for retry in sample.error_retries or ():
-                    self._events = list(retry.events or ())
-                    spans += self.end_attempt(retry, started_ns=iso_to_ns(sample.started_at))
-                self._events = live
+            retries = self._own(sample.error_retries or ())
+            unseen = len(retries) - (self.attempt - 1 - self._earlier)
+            for number, retry in enumerate(retries[:unseen], 1):
+                seen = SampleRecorder(self.ref, self._capture)
+                seen.attempt, seen._events, seen._sent = (
+                    number,
+                    list(retry.events or ()),
+                    self._sent,
+                )
+                spans += seen._failed_attempt(retry, iso_to_ns(sample.started_at))
+                self.extent.cover(seen.extent.start_ns, seen.extent.end_ns)
+            self.attempt = len(retries) + 1
             extent.cover(iso_to_ns(sample.started_at), iso_to_ns(sample.completed_at))
         tree = _Tree()
         tree.take(() if sample is None else sample.events)
@@ -300,6 +322,15 @@ class SampleRecorder:
             )
         )
         return spans
+
+    def _own(self, retries: Sequence[EvalRetryError]) -> list[EvalRetryError]:
+        """The failed attempts that this evaluation made, as far as their events tell."""
+        return [
+            retry
+            for retry in retries
+            if not retry.events
+            or any(to_ns(event.timestamp) >= self._since_ns for event in retry.events)
+        ]
 
     # --- the conversion ------------------------------------------------------------------------
 
@@ -434,6 +465,8 @@ class RunRecorder:
         self._extent = Extent()
         self._names: list[str] = []
         self._statuses: dict[str, str] = {}
+        self._current: dict[str, str] = {}
+        """The last evaluation of each task: the others were tried again."""
         self._ref: TaskRef | None = None
 
     def begin_task(self, spec: EvalSpec) -> TaskRef:
@@ -442,18 +475,25 @@ class RunRecorder:
         self._tasks[spec.eval_id] = _Task(ref, spec)
         self._eval_set_id = spec.eval_set_id
         self._names.append(spec.task)
+        self._current[spec.task_id or spec.eval_id] = spec.eval_id
         self._ref = self._ref or ref
         return ref
 
     def begin_sample(
-        self, eval_id: str, uuid: str | None, id: int | str, epoch: int
+        self,
+        eval_id: str,
+        uuid: str | None,
+        id: int | str,
+        epoch: int,
+        earlier: Sequence[EvalRetryError] = (),
     ) -> SampleRecorder | None:
         """A recorder for a sample of a task that was begun; None for any other task."""
         task = self._tasks.get(eval_id)
         if task is None:
             return None
         key = ids.sample_key(uuid, eval_id, id, epoch)
-        return SampleRecorder(SampleRef(task.ref, key, id, epoch), self._capture)
+        ref = SampleRef(task.ref, key, id, epoch)
+        return SampleRecorder(ref, self._capture, iso_to_ns(task.spec.created) or 0, earlier)
 
     def end_sample(self, recorder: SampleRecorder, sample: EvalSample | None) -> list[SpanData]:
         """All spans of a sample that were not yet returned."""
@@ -477,8 +517,7 @@ class RunRecorder:
         ]
         span = task_span(task.ref, log, task.extent, links, self._capture)
         self._extent.cover(span.start_ns, span.end_ns)
-        # of a task that is tried again the last status counts
-        self._statuses[log.eval.task_id or log.eval.eval_id] = log.status
+        self._statuses[log.eval.eval_id] = log.status
         return [span]
 
     def open_tasks(self) -> list[EvalSpec]:
@@ -493,7 +532,7 @@ class RunRecorder:
             run_span(
                 self._ref,
                 self._names,
-                list(self._statuses.values()),
+                [self._statuses.get(eval_id, "started") for eval_id in self._current.values()],
                 self._extent,
                 eval_set_id=self._eval_set_id,
                 error=error,

@@ -821,8 +821,18 @@ _REQUEST_FIELDS = {
     "presence_penalty": (sc.GEN_AI_REQUEST_PRESENCE_PENALTY, float),
     "reasoning_effort": (sc.GEN_AI_REQUEST_REASONING_LEVEL, str),
 }
-_CONFIG_CONTENT = frozenset({"system_message", "extra_body", "extra_headers", "stop_seqs"})
-"""Config fields that can hold text of the user's own, or secrets."""
+_CONFIG_WORDS = frozenset(
+    {
+        "cache_prompt",
+        "effort",
+        "modalities",
+        "reasoning_history",
+        "reasoning_mode",
+        "reasoning_summary",
+        "verbosity",
+    }
+)
+"""Config fields whose text is one of a few words. Others may hold the user's own, or secrets."""
 
 
 def _request(config: GenerateConfig, capture: Capture) -> dict[str, AttributeValue]:
@@ -834,7 +844,7 @@ def _request(config: GenerateConfig, capture: Capture) -> dict[str, AttributeVal
             continue
         if name in _REQUEST_FIELDS:
             key, convert = _REQUEST_FIELDS[name]
-            attributes[key] = _bounded_number(convert(value))
+            attributes[key] = convert(value)
         elif name == "stop_seqs" and capture.content:
             attributes[sc.GEN_AI_REQUEST_STOP_SEQUENCES] = [
                 clean_text(str(text), 1000) for text in value
@@ -845,18 +855,11 @@ def _request(config: GenerateConfig, capture: Capture) -> dict[str, AttributeVal
                 rest[name] = value
         elif name == "extra_headers":
             continue
-        elif capture.content or name not in _CONFIG_CONTENT:
+        elif capture.content or isinstance(value, int | float) or name in _CONFIG_WORDS:
             rest[name] = value
     if rest:
         attributes[sc.INSPECT_MODEL_CONFIG] = _json(dict(sorted(rest.items())), capture)
     return attributes
-
-
-def _bounded_number(value: Any) -> AttributeValue:
-    """Numbers beyond 64 bits as text: OTLP has no place for them."""
-    if isinstance(value, int) and not -(2**63) <= value < 2**63:
-        return str(value)
-    return value if isinstance(value, int | float | str) else str(value)
 
 
 def _usage(usage: ModelUsage) -> dict[str, AttributeValue]:
@@ -978,7 +981,7 @@ def sandbox_span(
     attributes |= _event_place(event, attempt, capture)
     attributes |= event_remainder(event, capture)
     if event.result is not None:
-        attributes[sc.INSPECT_SANDBOX_EXIT_CODE] = _bounded_number(event.result)
+        attributes[sc.INSPECT_SANDBOX_EXIT_CODE] = event.result
     if capture.content:
         for name, text in (
             (sc.INSPECT_SANDBOX_COMMAND, event.cmd),
@@ -1011,6 +1014,7 @@ def sandbox_span(
 _BASE_FIELDS = frozenset(
     {"uuid", "span_id", "timestamp", "working_start", "metadata", "pending", "event"}
 )
+"""What is said elsewhere of an event."""
 _SAFE_FIELDS = {
     "sample_limit": ("type", "limit"),
     "approval": ("approver", "decision"),
@@ -1188,26 +1192,25 @@ def _exception(
     return EventData(sc.EVENT_EXCEPTION, time_ns, attributes)
 
 
-_REPR = re.compile(r"([A-Za-z_][\w.]*)\(")
-_TRACEBACK_END = re.compile(r"([A-Za-z_][\w.]*?)(?::|$)")
+_CHAINED = re.compile(
+    r"\n\n(?:During handling of the above exception, another exception occurred"
+    r"|The above exception was the direct cause of the following exception):\n\n"
+)
+_GROUP = re.compile(r"^  [|+] ", re.MULTILINE)
+_RAISED = re.compile(r"^(?:  \S.*\n(?:    .*\n)*)+([A-Za-z_][\w.]*)(?::|$)", re.MULTILINE)
+_REPR = re.compile(r"(?:\w+\.)*(\w*(?:Error|Exception|Exit|Interrupt|Group))\(")
 
 
 def _error_type(message: str, traceback: str | None) -> str:
-    """The exception's class name, from the last line of its traceback or from its repr."""
-    lines = (traceback or "").strip().splitlines()
-    for line in reversed(lines):
-        if line.startswith(" ") or not line.strip():
-            continue
-        found = _TRACEBACK_END.match(line)
-        if found and found.group(1) != "Traceback":
-            return found.group(1).rpartition(".")[2]
-        break
-    found = _REPR.match(message)
+    """The exception's class name, from its traceback or its repr.
+
+    The first line after the last exception's frames: what comes later is the message's text.
+    """
+    last = _GROUP.sub("", _CHAINED.split(traceback or "")[-1])
+    found = _RAISED.search(last) or _REPR.match(message)
     if found:
         return found.group(1).rpartition(".")[2]
-    if _is_cancellation(message):
-        return "cancelled"
-    return "_OTHER"
+    return "cancelled" if _is_cancellation(message) else "_OTHER"
 
 
 def _is_cancellation(text: str) -> bool:
