@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from inspect_mlflow.connection import Connection, ConnectionFailed
+from inspect_mlflow.logs import local_path
 from otel_bridge.pipeline import Delivery, Destination, tracer_provider
 from otel_bridge.recorder import RunRecorder
 from otel_bridge.replay import read_header, read_samples, reused_samples
@@ -76,7 +77,9 @@ def find_logs(paths: Iterable[str]) -> Iterator[str]:
             found = sorted(glob.glob(path, recursive=True))
         if not found:
             raise ValueError(f"{path}: no log there")
-        yield from found
+        for location in found:
+            local = local_path(location)
+            yield location if local is None else str(local.resolve())
 
 
 def _is_log(path: str) -> bool:
