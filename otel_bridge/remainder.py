@@ -73,6 +73,8 @@ def span_remainder(begin: Event | None, end: Event | None, capture: Capture) -> 
         fields = event.model_dump(mode="json", exclude={"uuid", "metadata"}, exclude_none=True)
         if fields.get("span_id") == fields.get("id"):
             fields.pop("span_id", None)
+        if not event.uuid and "working_start" not in event.model_fields_set:
+            del fields["working_start"]  # made up at reading, as in `spans`
         if fields["event"] == f"span_{side}":
             del fields["event"], fields["id"]
         if side == "end" and capture.content and event.metadata:

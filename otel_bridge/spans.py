@@ -597,6 +597,10 @@ def _graders(events: Iterable[Event]) -> dict[str, list[str]]:
 # --- Inspect spans ----------------------------------------------------------------------------
 
 
+_OWN_KINDS: Final = frozenset({"run", "task", "sample", "attempt", "model", "tool", "sandbox"})
+"""Kinds of spans that no Inspect span is, whatever type it was given: `collect()` says `task`."""
+
+
 def inspect_span(
     ref: SampleRef,
     *,
@@ -616,7 +620,7 @@ def inspect_span(
     """A solver, scorer, agent, handoff, subtask, custom span, or a phase of the sample."""
     start_ns, end_ns = extent.ns
     attributes: dict[str, AttributeValue] = {
-        sc.INSPECT_KIND: type or "span",
+        sc.INSPECT_KIND: "span" if type is None or type in _OWN_KINDS else type,
         sc.INSPECT_SPAN_ID: key,
         sc.INSPECT_SPAN_NAME: name,
     }
