@@ -119,8 +119,9 @@ class _Tree:
         key = event.uuid or f"#{len(self.events)}"
         if key in self.events:
             return opened
-        if event.uuid is None:  # a log from before there were any
-            event = event.model_copy(update={"uuid": key})
+        if event.uuid is None:  # a log from before there were any; reading it makes times up
+            own = {} if "working_start" in event.model_fields_set else {"working_start": 0.0}
+            event = event.model_copy(update={"uuid": key, **own})
         self.events[key] = event
         if event.event == "span_begin":
             return self._begin(event.id, event.name, event.type, event.parent_id, event)
@@ -339,18 +340,22 @@ class SampleRecorder:
         times = [to_ns(event.timestamp) for event in tree.events.values()]
         for ns in times:
             total.cover(ns, None)
-        spans: list[SpanData] = []
-        # in the order of completion, which is the order in which live calls arrive
         ends = _ends(tree.calls, max(times, default=0))
-        for call, end_ns in sorted(ends, key=lambda end: (end[0].event.completed is None, end[1])):
+        for call, end_ns in ends:
             around = total if call.around is None else call.around.extent
             around.cover(to_ns(call.event.timestamp), end_ns)
-            spans += self._once(self._call(call, end_ns, root_id))
         for node in reversed(tree.nodes.values()):
             node.extent.cover(node.begin_ns, node.end_ns)
             for event in node.instants:
                 node.extent.cover(to_ns(event.timestamp), None)
             (total if node.parent is None else node.parent.extent).cover(*node.extent.ns)
+        spans: list[SpanData] = []
+        # in the order of completion, which is the order in which live calls arrive
+        for call, end_ns in sorted(ends, key=lambda end: (end[0].event.completed is None, end[1])):
+            if call.event.completed is None and call.node is not None:
+                end_ns = max(end_ns, call.node.extent.ns[1])
+            spans += self._once(self._call(call, end_ns, root_id))
+        for node in reversed(tree.nodes.values()):
             if node.event is None or node.event.event == "subtask":
                 span = inspect_span(
                     self.ref,
@@ -430,7 +435,7 @@ def _ends(calls: Sequence[_Call], last_ns: int) -> list[tuple[_Call, int]]:
     """When calls ended: their own time, or for one without, when the log says that it was over.
 
     A failed attempt at a model call ends where the next one in its span begins; what was cut off
-    ends with its span, or with the sample's last event.
+    ends with the first span around it that ended, or with the sample's last event.
     """
     ends: list[tuple[_Call, int]] = []
     following: dict[int, int] = {}
@@ -442,12 +447,19 @@ def _ends(calls: Sequence[_Call], last_ns: int) -> list[tuple[_Call, int]]:
             end_ns = to_ns(event.completed)
         elif event.event == "model" and event.error and following.get(id(around), 0) > start_ns:
             end_ns = following[id(around)]
-        elif around is not None and around.end_ns is not None:
-            end_ns = around.end_ns
+        elif (closing := _closing_ns(around)) is not None:
+            end_ns = closing
         ends.append((call, max(start_ns, end_ns)))
         if event.event == "model":
             following[id(around)] = start_ns
     return ends[::-1]
+
+
+def _closing_ns(node: _Node | None) -> int | None:
+    """When the innermost span around that ended did so."""
+    while node is not None and node.end_ns is None:
+        node = node.parent
+    return None if node is None else node.end_ns
 
 
 _NONE: Mapping[str, EvalSpec] = {}

@@ -73,8 +73,6 @@ def span_remainder(begin: Event | None, end: Event | None, capture: Capture) -> 
         fields = event.model_dump(mode="json", exclude={"uuid", "metadata"}, exclude_none=True)
         if fields.get("span_id") == fields.get("id"):
             fields.pop("span_id", None)
-        if not event.uuid and "working_start" not in event.model_fields_set:
-            del fields["working_start"]  # made up at reading, as in `spans`
         if fields["event"] == f"span_{side}":
             del fields["event"], fields["id"]
         if side == "end" and capture.content and event.metadata:
@@ -89,7 +87,7 @@ def score_remainder(event: Event | None, score: Score, capture: Capture) -> dict
         return {}
     rest: dict[str, Any] = {}
     if event is not None:
-        on_event = _BASE | {"score", "scorer", "intermediate", "target"}
+        on_event = _BASE | {"score", "intermediate", "target"}
         rest = plain(event.model_dump(exclude=on_event, exclude_none=True, warnings=False))
         if isinstance(getattr(event, "target", None), list):
             rest["target"] = "json"  # how to read the attribute

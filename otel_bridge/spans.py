@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from otel_bridge import ids
 from otel_bridge import semconv as sc
@@ -1095,9 +1095,7 @@ def _event_place(event: Event, attempt: int, capture: Capture) -> dict[str, Attr
         attributes[sc.INSPECT_EVENT_UUID] = event.uuid
     if event.span_id:
         attributes[sc.INSPECT_EVENT_SPAN] = event.span_id
-    if _has_uuid(event) or "working_start" in event.model_fields_set:
-        # reading a log from before there was one makes a new one up
-        attributes[sc.INSPECT_WORKING_START] = event.working_start
+    attributes[sc.INSPECT_WORKING_START] = event.working_start
     if event.metadata and capture.content:
         attributes[sc.INSPECT_EVENT_METADATA] = _json(event.metadata, capture)
     working_time = getattr(event, "working_time", None)
@@ -1134,7 +1132,9 @@ _END_NAMES = {
 def nested_events(event: ToolEvent | SubtaskEvent) -> list[Event]:
     """The events that logs from before there were spans keep inside a tool call or subtask."""
     from inspect_ai.event import Event
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import Field, TypeAdapter, ValidationError
+
+    adapter: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="event")])
 
     events: list[Event] = []
     for item in event.events:
@@ -1142,9 +1142,11 @@ def nested_events(event: ToolEvent | SubtaskEvent) -> list[Event]:
             events.append(item)
             continue
         try:
-            nested: Event = TypeAdapter(Event).validate_python(item)
+            nested: Event = adapter.validate_python(item)
         except ValidationError:
             nested = _unknown_event(item, event)
+        if "timestamp" not in item:
+            nested.timestamp = event.timestamp
         if not item.get("uuid"):
             nested.uuid = nested.span_id = None  # reading them outside of a log makes them up
         events.append(nested)
