@@ -56,6 +56,11 @@ class Connection:
             return self._opened
 
     @property
+    def name(self) -> str:
+        """How messages call it."""
+        return f"MLflow {redact(self.uri)}"
+
+    @property
     def is_http(self) -> bool:
         """Whether there is an MLflow server, as opposed to its database."""
         return self.uri.startswith(("http://", "https://"))
@@ -88,7 +93,7 @@ class Connection:
             client = MlflowClient(tracking_uri=self.uri)
             return client, self._experiment(client)
         except (MlflowException, requests.RequestException) as error:
-            raise ConnectionFailed(f"MLflow at {redact(self.uri)}: {_short(error)}") from error
+            raise ConnectionFailed(f"{self.name}: {_short(error)}") from error
 
     def _greet(self) -> None:
         # its client tries for minutes
@@ -129,36 +134,11 @@ class Connection:
                         raise
         if experiment.lifecycle_stage != "active":
             raise ConnectionFailed(
-                f"MLflow at {redact(self.uri)}: the experiment {experiment.name!r} is deleted. "
+                f"{self.name}: the experiment {experiment.name!r} is deleted. "
                 "Restore it (mlflow experiments restore --experiment-id "
                 f"{experiment.experiment_id}), or name another with MLFLOW_EXPERIMENT_NAME."
             )
         return str(experiment.experiment_id)
-
-
-class Connections:
-    """The connections of the running evaluations, shared by their two hooks."""
-
-    def __init__(self) -> None:
-        self._open: dict[str, tuple[Connection, int]] = {}
-
-    def acquire(self, run_id: str, settings: MLflowSettings) -> Connection:
-        """The connection of a run; to be released as often as it was acquired."""
-        connection, users = self._open.get(run_id, (None, 0))
-        if connection is None:
-            connection = Connection.of(settings)
-        self._open[run_id] = (connection, users + 1)
-        return connection
-
-    def release(self, run_id: str) -> None:
-        """Let go of a connection."""
-        if run_id in self._open:
-            connection, users = self._open.pop(run_id)
-            if users > 1:
-                self._open[run_id] = (connection, users - 1)
-
-
-connections = Connections()
 
 
 def _short(error: Exception) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -30,12 +29,9 @@ if TYPE_CHECKING:
     from inspect_mlflow.config import MLflowSettings
     from inspect_mlflow.connection import Connection
     from inspect_mlflow.exporter import MlflowSpanExporter
-    from inspect_mlflow.trace_writer import SummaryDelivery
     from otel_bridge.live import LiveRun
     from otel_bridge.pipeline import Delivery, Destination
     from otel_bridge.spans import TaskRef
-
-logger = logging.getLogger("inspect_mlflow")
 
 _MOMENT = 2.0
 """Seconds that the end of an evaluation is waited for without a word."""
@@ -124,7 +120,7 @@ class _Run:
     """A run that is traced: its settings, destinations, and what was reported about them."""
 
     def __init__(self, run_id: str, settings: MLflowSettings) -> None:
-        from inspect_mlflow.connection import connections
+        from inspect_mlflow import session
         from otel_bridge.context import is_instrumented
         from otel_bridge.live import LiveRun
 
@@ -132,10 +128,10 @@ class _Run:
         self._tasks: dict[str, TaskRef] = {}
         self._run_id = run_id
         self._settings = settings
-        self._connection: Connection | None = None
+        shared = session.acquire(run_id, settings)
+        self._connection = shared.connection
+        self._receipt = shared.receipt
         self._mlflow: MlflowSpanExporter | None = None
-        if settings.tracking_uri is not None:
-            self._connection = connections.acquire(run_id, settings)
         self.live = LiveRun(
             run_id,
             self._destinations,
@@ -164,7 +160,7 @@ class _Run:
         """Wait for the delivery, off the event loop, and say what did not arrive."""
         from anyio import CancelScope, create_task_group, to_thread
 
-        from inspect_mlflow.connection import connections
+        from inspect_mlflow import session
 
         try:
             with CancelScope(shield=True):
@@ -174,15 +170,30 @@ class _Run:
                         self.live.finish, self._settings.flush_timeout, abandon_on_cancel=True
                     )
                     tasks.cancel_scope.cancel()
+            self._note(deliveries)
         finally:
-            if self._connection is not None:
-                connections.release(self._run_id)
-        for delivery in deliveries:
-            _report(delivery)
+            await session.release(self._run_id)
+
+    def _note(self, deliveries: Sequence[Delivery]) -> None:
+        """Put what arrived, and what did not, on the receipt."""
+        for sent in deliveries:
+            self._receipt.delivered(sent.destination, "spans", sent.delivered)
+            self._receipt.lost(sent.destination, "spans", sent.lost, sent.reason)
+            self._receipt.lost(
+                sent.destination, "events", self.live.unconverted, "they were not converted"
+            )
         if self._mlflow is not None:
-            _report_summaries(self._mlflow.summaries())
-        if self.live.unconverted:
-            logger.warning("%d evaluation events were not traced.", self.live.unconverted)
+            traces = self._mlflow.summaries()
+            over = "the time to wait for them was over"
+            self._receipt.delivered(self._mlflow_name, "traces", traces.delivered)
+            self._receipt.lost(
+                self._mlflow_name, "traces", traces.lost + traces.waiting, traces.reason or over
+            )
+
+    @property
+    def _mlflow_name(self) -> str:
+        assert self._connection is not None
+        return self._connection.name
 
     async def _show_progress(self) -> None:
         """Say what is being waited for, where it takes longer than a moment."""
@@ -214,44 +225,18 @@ class _Run:
         connection = self._connection
         if connection is not None:
             destinations.append(
-                Destination("MLflow", lambda: self._open_mlflow(connection), on_trouble=_trouble)
+                Destination(
+                    connection.name,
+                    lambda: self._open_mlflow(connection),
+                    on_trouble=self._receipt.trouble,
+                )
             )
             if target is not None and same_endpoint(target.traces_url, connection.uri):
                 target = None  # the collector is this MLflow: spans are sent once
         if target is not None:
             name = f"OTLP {target.traces_url}"
-            destinations.append(Destination(name, target.open, on_trouble=_trouble))
+            destinations.append(Destination(name, target.open, on_trouble=self._receipt.trouble))
         return destinations
-
-
-def _trouble(destination: str, reason: str) -> None:
-    logger.warning(
-        "Spans can't be delivered to %s: %s. The evaluation goes on; the log has everything.",
-        destination,
-        reason,
-    )
-
-
-def _report(delivery: Delivery) -> None:
-    if delivery.lost:
-        logger.warning(
-            "%d of %d spans did not reach %s: %s.",
-            delivery.lost,
-            delivery.lost + delivery.delivered,
-            delivery.destination,
-            delivery.reason,
-        )
-
-
-def _report_summaries(summaries: SummaryDelivery) -> None:
-    lost = summaries.lost + summaries.waiting
-    if lost:
-        logger.warning(
-            "The names and scores of %d of %d traces did not reach MLflow: %s.",
-            lost,
-            lost + summaries.delivered,
-            summaries.reason or "the time to wait for them was over",
-        )
 
 
 def same_endpoint(traces_url: str, tracking_uri: str) -> bool:

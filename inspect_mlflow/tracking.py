@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from typing import TYPE_CHECKING
 
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
     from inspect_mlflow.config import MLflowSettings
     from inspect_mlflow.connection import Connection
     from inspect_mlflow.writer import RunWriter
-
-logger = logging.getLogger("inspect_mlflow")
 
 
 class MlflowTrackingHooks(Hooks):
@@ -122,14 +119,21 @@ class _Run:
     """A run that is tracked."""
 
     def __init__(self, run_id: str, settings: MLflowSettings) -> None:
-        from inspect_mlflow.connection import connections
+        from inspect_mlflow import session
         from inspect_mlflow.writer import RunWriter
 
         self._run_id = run_id
         self._settings = settings
         self._autolog: Autolog | None = None
-        self.connection: Connection = connections.acquire(run_id, settings)
-        self.writer = RunWriter(self.connection, log_artifacts=settings.log_artifacts)
+        shared = session.acquire(run_id, settings)
+        assert shared.connection is not None
+        self.connection: Connection = shared.connection
+        self._receipt = shared.receipt
+        self.writer = RunWriter(
+            self.connection,
+            log_artifacts=settings.log_artifacts,
+            on_trouble=self._receipt.trouble,
+        )
 
     async def enable_autolog(self) -> None:
         """Enable the providers that are there, off the event loop; no call may come before."""
@@ -147,11 +151,10 @@ class _Run:
                 self._autolog = autolog
 
     async def finish(self) -> None:
-        """Wait for the writer, off the event loop, and say what was not written."""
+        """Wait for the writer, off the event loop, and note what was written."""
         from anyio import CancelScope, to_thread
 
-        from inspect_mlflow.config import redact
-        from inspect_mlflow.connection import connections
+        from inspect_mlflow import session
 
         timeout = self._settings.flush_timeout
         try:
@@ -159,17 +162,18 @@ class _Run:
                 self._autolog.leave()
             with CancelScope(shield=True):
                 done = await to_thread.run_sync(self._finish, timeout, abandon_on_cancel=True)
+            name = self.connection.name
+            for what, count in self.writer.written.items():
+                self._receipt.delivered(name, what, count)
+            for location in self.writer.locations:
+                self._receipt.log(location)
+            failures = self.writer.failures
+            if not done:
+                failures = [*failures, f"it did not take them within {timeout:g} seconds"]
+            if failures:
+                self._receipt.lost(name, "run updates", len(failures), failures[0])
         finally:
-            connections.release(self._run_id)
-        uri = redact(self.connection.uri)
-        if self.writer.failures:
-            first, more = self.writer.failures[0], len(self.writer.failures) - 1
-            others = f" (and {more} more)" if more else ""
-            logger.warning("Runs were not written whole to %s: %s%s", uri, first, others)
-        elif not done:
-            logger.warning(
-                "Runs were not written whole: %s did not take them within %g seconds.", uri, timeout
-            )
+            await session.release(self._run_id)
 
     def _finish(self, timeout: float) -> bool:
         deadline = time.monotonic() + timeout

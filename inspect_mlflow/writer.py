@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -98,17 +98,28 @@ class RunWriter:
     """
 
     def __init__(
-        self, connection: Connection, *, log_artifacts: bool = False, finished: bool = False
+        self,
+        connection: Connection,
+        *,
+        log_artifacts: bool = False,
+        finished: bool = False,
+        on_trouble: Callable[[str, str], None] = lambda destination, reason: None,
     ) -> None:
-        """`finished`: the evaluation is over and may have been recorded before.
+        """`on_trouble` hears, on the background thread, why nothing can be written.
+
+        `finished`: the evaluation is over and may have been recorded before.
 
         Then runs that are there are completed instead of made, and samples may come in any order.
         """
         self.failures: list[str] = []
         self.unreachable = False
+        self.written: Counter[str] = Counter()
+        self.locations: list[str] = []
+        """Where the logs of the tasks are."""
         self._connection = connection
         self._log_artifacts = log_artifacts
         self._finished = finished
+        self._on_trouble = on_trouble
         self._thread = BackgroundThread("inspect-runs")
         self._tasks: dict[str, _Task] = {}
         self._run_id: str | None = None
@@ -161,6 +172,7 @@ class RunWriter:
         """Write a finished task's metrics, status and artifacts."""
         task = self._tasks.pop(log.eval.eval_id, None)
         if task is not None:
+            self.locations.append(log.location)
             self._submit(partial(self._end_task, task, log))
 
     def end_run(
@@ -187,6 +199,7 @@ class RunWriter:
 
     def _end_without_log(self, task: _Task, status: EvalStatus) -> None:
         """End a task that Inspect gives no log for: its file is all there is."""
+        self.locations.append(task.location)
         del self._tasks[task.spec.eval_id]
         self._submit(partial(self._end_from_file, task, status))
 
@@ -217,11 +230,10 @@ class RunWriter:
     def _note(self, error: Exception) -> None:
         if isinstance(error, ConnectionFailed):
             self.unreachable = True
-            logger.warning("No runs are written: %s. The evaluation goes on without.", error)
-            return
+            self._on_trouble(self._connection.name, str(error))
         self.failures.append(" ".join(str(error).split())[:300] or type(error).__name__)
         logger.debug("Writing to MLflow failed", exc_info=error)
-        self.unreachable = not self._connection.is_alive()
+        self.unreachable = self.unreachable or not self._connection.is_alive()
 
     def _begin_run(
         self, run_id: str, eval_set_id: str | None, task_names: list[str], start_ns: int
@@ -269,6 +281,7 @@ class RunWriter:
         for batch in _batches(items, BATCH_TAGS):
             client.log_batch(run_id, tags=[RunTag(*item) for item in batch])
         self._connection.run(key).set_result(run_id)
+        self.written["runs"] += 1
         return run_id
 
     def existing(self, key: str, kind: str) -> str | None:
@@ -399,6 +412,7 @@ class RunWriter:
         for sample in samples:
             calls.append(Calls.of(sample.events))
             yield
+        self.written["artifacts"] += manager.uploaded
         if missing:
             self._log_metrics(run_id, _at(ended_ns, call_totals(calls)))
 

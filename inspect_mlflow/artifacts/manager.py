@@ -30,6 +30,8 @@ class ArtifactManager:
 
     def __init__(self, client: MlflowClient) -> None:
         self._client = client
+        self.uploaded = 0
+        """How many files have been written to runs."""
 
     def log(self, run_id: str, log: str | Path | EvalLog) -> None:
         """Write all artifacts of a finished log to a run. Blocks.
@@ -54,13 +56,18 @@ class ArtifactManager:
 
     def _upload(self, run_id: str, source: LogSource, folder: Path) -> None:
         for path in sorted(folder.glob("*/*.json")):
-            self._client.log_artifact(run_id, str(path), path.parent.name)
+            self._put(run_id, path, path.parent.name)
         if source.path is not None:
-            self._client.log_artifact(run_id, str(source.path), LOGS_FOLDER)
+            self._put(run_id, source.path, LOGS_FOLDER)
         paths = [f"{TABLES_FOLDER}/{table}.json" for table in tables.COLUMNS]
         # what MLflow's log_table leaves behind: load_table and the UI find tables by it
         logged = [{"path": path, "type": "table"} for path in paths]
         self._client.set_tag(run_id, "mlflow.loggedArtifacts", to_json(logged, 8_000))
+
+
+    def _put(self, run_id: str, path: Path, folder: str) -> None:
+        self._client.log_artifact(run_id, str(path), folder)
+        self.uploaded += 1
 
 
 def _write_tables(source: LogSource, folder: Path) -> Iterator[EvalSample]:

@@ -1,0 +1,126 @@
+"""What reached which destination: said once, in one line, at the end of an evaluation."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from dataclasses import dataclass, field
+from shlex import quote
+
+logger = logging.getLogger("inspect_mlflow")
+
+TAG_PREFIX = "inspect.receipt."
+"""Tags of the parent run: `inspect.receipt.mlflow.spans`, `inspect.receipt.mlflow.spans.lost`, …"""
+
+
+@dataclass(slots=True)
+class Destination:
+    """What became of everything that was meant for one place."""
+
+    name: str
+    delivered: dict[str, int] = field(default_factory=dict)
+    lost: dict[str, int] = field(default_factory=dict)
+    reason: str | None = None
+
+    @property
+    def tag(self) -> str:
+        """The destination in the name of a tag."""
+        return self.name.partition(" ")[0].lower()
+
+
+class Receipt:
+    """Counts by destination. Both hooks of an evaluation add to the same one."""
+
+    def __init__(self) -> None:
+        self._destinations: dict[str, Destination] = {}
+        self._logs: dict[str, None] = {}
+        self._troubled: set[str] = set()
+
+    def delivered(self, destination: str, what: str, count: int) -> None:
+        """So many of something arrived."""
+        counts = self._of(destination).delivered
+        counts[what] = counts.get(what, 0) + count
+
+    def lost(self, destination: str, what: str, count: int, reason: str | None) -> None:
+        """So many of something did not arrive; nothing is said of 0."""
+        if count:
+            found = self._of(destination)
+            found.lost[what] = found.lost.get(what, 0) + count
+            found.reason = found.reason or reason
+
+    def trouble(self, destination: str, reason: str) -> None:
+        """Warn that something can't be delivered; once per destination. From any thread."""
+        if destination not in self._troubled:
+            self._troubled.add(destination)
+            said = reason if destination in reason else f"{destination}: {reason}"
+            logger.warning("%s. The evaluation goes on; its log has everything.", said.rstrip("."))
+
+    def log(self, location: str) -> None:
+        """Where a log of the evaluation is."""
+        if location:
+            self._logs[location] = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether everything arrived."""
+        return not any(destination.lost for destination in self._destinations.values())
+
+    def tags(self) -> dict[str, str]:
+        """The same numbers, for a script."""
+        tags = {}
+        for destination in self._destinations.values():
+            for what, count in destination.delivered.items():
+                tags[f"{TAG_PREFIX}{destination.tag}.{what}"] = str(count)
+            for what, count in destination.lost.items():
+                tags[f"{TAG_PREFIX}{destination.tag}.{what}.lost"] = str(count)
+        return tags
+
+    def summary(self) -> str:
+        """What arrived, in one line."""
+        parts = []
+        for destination in self._destinations.values():
+            counts = [f"{n:,} {_plural(what, n)}" for what, n in destination.delivered.items() if n]
+            parts.append(f"{destination.name}: {', '.join(counts) or 'nothing'}")
+        return " · ".join(parts)
+
+    def complaint(self) -> str:
+        """What did not arrive, and the command that sends it later."""
+        parts = []
+        for destination in self._destinations.values():
+            if destination.lost:
+                counts = [f"{n:,} {_plural(what, n)}" for what, n in destination.lost.items()]
+                reason = (destination.reason or "").removeprefix(f"{destination.name}: ")
+                parts.append(
+                    f"{', '.join(counts)} did not reach {destination.name} ({reason.rstrip('.')})"
+                )
+        logs = " ".join(quote(_near(location)) for location in self._logs) or "LOG"
+        otlp = any(d.lost and not d.name.startswith("MLflow") for d in self._destinations.values())
+        command = f"inspect-mlflow import {'--otlp ' if otlp else ''}{logs}"
+        return f"{'. '.join(parts)}. To send it from the log: {command}"
+
+    def say(self) -> None:
+        """One line for the person who waits, or one warning."""
+        if not self.is_whole:
+            logger.warning("%s", self.complaint())
+        elif self._destinations and _is_shown():
+            print(self.summary(), file=sys.stderr)
+
+    def _of(self, name: str) -> Destination:
+        return self._destinations.setdefault(name, Destination(name))
+
+
+def _near(location: str) -> str:
+    """A location as a person would type it here."""
+    here = os.getcwd() + os.sep
+    return location[len(here) :] if location.startswith(here) else location
+
+
+def _plural(what: str, count: int) -> str:
+    return what.removesuffix("s") if count == 1 else what
+
+
+def _is_shown() -> bool:
+    from inspect_ai.util import display_type
+
+    return display_type() != "none"

@@ -1,0 +1,51 @@
+"""What an evaluation says at its end of what was delivered."""
+
+import re
+from pathlib import Path
+
+from tests.end_to_end.test_import import run_import
+from tests.support.evals import TASKS, run_inspect
+from tests.support.sink import OtlpSink
+from tests.support.state import state_of
+
+
+def test_one_line_says_what_reached_which_destination(otlp_sink: OtlpSink, tmp_path: Path) -> None:
+    run = run_inspect(
+        ["eval", TASKS / "minimal.py"],
+        cwd=tmp_path,
+        env={
+            "MLFLOW_TRACKING_URI": "sqlite:///mlflow.db",
+            "MLFLOW_INSPECT_TRACING": "true",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": otlp_sink.http_endpoint,
+        },
+    )
+    (line,) = re.findall(r"MLflow sqlite.*", run.output)
+    assert re.fullmatch(
+        r"MLflow sqlite:///mlflow.db: 2 runs, \d+ artifacts, 9 spans, 1 trace"
+        rf" · OTLP {otlp_sink.http_endpoint}/v1/traces: 9 spans",
+        line,
+    )
+    state = state_of(f"sqlite:///{tmp_path}/mlflow.db", "inspect_ai")
+    (parent,) = (run for key, run in state["runs"].items() if key.startswith("run "))
+    assert parent["tags"]["inspect.receipt.mlflow.spans"] == "9"
+    assert parent["tags"]["inspect.receipt.otlp.spans"] == "9"
+
+
+def test_an_unreachable_server_costs_two_warnings_and_an_import_repairs_it(tmp_path: Path) -> None:
+    run = run_inspect(
+        ["eval", TASKS / "tool_loop.py"],
+        cwd=tmp_path,
+        env={"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "MLFLOW_INSPECT_TRACING": "true"},
+    )
+    assert run.log().status == "success"
+    said = " ".join(run.output.split())
+    assert said.count("WARNING") == 2, run.output
+    assert "Connection refused" in said
+    assert "inspect-mlflow import" in said
+
+    lived = f"sqlite:///{tmp_path}/lived.db"
+    run_import("logs", "--tracking-uri", lived, cwd=tmp_path)
+    state = state_of(lived, "inspect_ai")
+    assert len(state["runs"]) == 2
+    assert {run["status"] for run in state["runs"].values()} == {"FINISHED"}
+    assert len(state["traces"]) == 1
