@@ -57,6 +57,8 @@ def event_remainder(event: Event, capture: Capture, shows_output: bool = True) -
     rest = event.model_dump(mode="json", exclude=exclude, exclude_none=True, warnings=False)
     if kind == "model" and rest.get("tool_choice") == "auto":
         del rest["tool_choice"]
+    if event.event == "sandbox" and event.options == {}:
+        rest["options"] = {}
     if event.event == "tool" and not isinstance(event.result, str):
         rest["result"] = "json"  # how to read the attribute
     if (event.event == "tool" or event.event == "subtask") and event.events:
