@@ -97,7 +97,7 @@ class Connection:
 
     def _greet(self) -> None:
         # its client tries for minutes
-        self.request("/health", "GET", max_retries=1, timeout=5)
+        self.request("/health", "GET", max_retries=0, timeout=5)
 
     def request(self, path: str, method: str, **kwargs: Any) -> Any:
         """A request to the server through MLflow's own client: its credentials, CA and headers.
