@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final
@@ -38,34 +38,30 @@ def assessments(span: ReadableSpan) -> list[Assessment]:
     One feedback per score, or per key of a score that is a dict; one expectation. They lie on the
     sample's span where that is not the root of its trace. A score without a value (an unscored
     sample, NaN) gives none. Ids depend on the sample and the score alone, so that sending again
-    replaces. An edited score gives one per state: the newest is valid, each overrides the one
-    before.
+    replaces, also after an edit.
     """
     assert span.context is not None
     attributes: Mapping[str, Any] = span.attributes or {}
     trace_id = hex_trace_id(span.context.trace_id)
     span_id = hex_span_id(span.context.span_id)
-    eval_id = str(attributes[sc.INSPECT_EVAL_ID])
-    made: list[tuple[str, Assessment]] = []
+    made: dict[tuple[str, str], Assessment] = {}
     target = attributes.get(sc.INSPECT_SAMPLE_TARGET)
     if target:
-        made.append((TARGET, _expectation(target, (span.start_time or 0) // 1_000_000)))
+        made["expectation", TARGET] = _expectation(target, (span.start_time or 0) // 1_000_000)
     for event in span.events:
-        found: Mapping[str, Any] = event.attributes or {}
+        score: Mapping[str, Any] = event.attributes or {}
         # what is said of an intermediate score, and of a score event, is not the sample's result
-        if event.name == sc.EVENT_EVALUATION_RESULT and sc.INSPECT_SCORE_INTERMEDIATE not in found:
-            made += _feedback(found, event.timestamp // 1_000_000)
-    states: dict[tuple[str, str], str] = {}
-    for name, assessment in made:
-        kind = type(assessment).__name__
-        earlier = states.get((kind, name))
-        key = "\x1f".join((trace_id, span_id, eval_id, kind, name, earlier or ""))
-        assessment.assessment_id = f"a-{blake2b(key.encode(), digest_size=16).hexdigest()}"
-        assessment.overrides = earlier
+        if event.name != sc.EVENT_EVALUATION_RESULT or sc.INSPECT_SCORE_INTERMEDIATE in score:
+            continue
+        feedback = _feedback(score, event.timestamp // 1_000_000)
+        if feedback is not None:
+            made["feedback", str(score[sc.GEN_AI_EVALUATION_NAME])] = feedback
+    for key, assessment in made.items():
+        identity = "\x1f".join((trace_id, span_id, str(attributes[sc.INSPECT_EVAL_ID]), *key))
+        assessment.assessment_id = f"a-{blake2b(identity.encode(), digest_size=16).hexdigest()}"
         assessment.trace_id = f"tr-{trace_id}"
         assessment.span_id = span_id if span.parent is not None else None
-        states[kind, name] = assessment.assessment_id
-    return [assessment for _, assessment in made]
+    return list(made.values())
 
 
 def belongs_to_run(assessment: Assessment, run_id: str) -> None:
@@ -84,40 +80,36 @@ def _expectation(target: Any, time_ms: int) -> Expectation:
     )
 
 
-def _feedback(score: Mapping[str, Any], time_ms: int) -> Iterator[tuple[str, Feedback]]:
-    """The feedback of one score, or of each state of it where it was edited."""
-    name = str(score[sc.GEN_AI_EVALUATION_NAME])
-    history = json.loads(score.get(sc.INSPECT_SCORE_HISTORY, "[]"))
-    current = {
-        "value": _current_value(score),
-        "answer": score.get(sc.INSPECT_SCORE_ANSWER),
-        "explanation": score.get(sc.GEN_AI_EVALUATION_EXPLANATION),
-    }
-    states: list[Mapping[str, Any]] = history if isinstance(history, list) and history else []
-    states = [state for state in states if state.get("value") is not None] or [current]
-    for state in states:
-        value = state["value"]
-        if value is None:
-            continue
-        number = score_number(value)
-        author, edited = state.get("author"), state.get("time")
-        made_ms = int(datetime.fromisoformat(edited).timestamp() * 1000) if edited else time_ms
-        yield (
-            name,
-            Feedback(
-                name=name[:_NAME_CHARS],
-                value=value if number is None else number,
-                rationale=_rationale(state),
-                source=_human(author) if author else _scorer(score),
-                metadata=_metadata(score, state),
-                create_time_ms=made_ms,
-                last_update_time_ms=made_ms,
-                valid=state is states[-1],
-            ),
-        )
+def _feedback(score: Mapping[str, Any], time_ms: int) -> Feedback | None:
+    """A score as feedback; where it was edited, as its editor's, with what it was before.
+
+    MLflow can override feedback by feedback, but not where all of a trace comes in one request:
+    there both would count.
+    """
+    value = _value(score)
+    if value is None:
+        return None
+    history = _loaded(score.get(sc.INSPECT_SCORE_HISTORY))
+    states = [s for s in history if isinstance(s, Mapping)] if isinstance(history, list) else []
+    edit: Mapping[str, Any] = states[-1] if states else {}
+    author, edited = edit.get("author"), edit.get("time")
+    metadata = _metadata(score, value)
+    if author:
+        metadata["inspect.history"] = _cut(_dumped(states))
+    number = score_number(value)
+    return Feedback(
+        name=str(score[sc.GEN_AI_EVALUATION_NAME])[:_NAME_CHARS],
+        value=value if number is None else number,
+        # an edit's reason is why the value is what it is
+        rationale=edit.get("reason") or score.get(sc.GEN_AI_EVALUATION_EXPLANATION),
+        source=_human(author) if author else _scorer(score),
+        metadata=metadata,
+        create_time_ms=time_ms,
+        last_update_time_ms=_time_ms(edited) if edited else time_ms,
+    )
 
 
-def _current_value(score: Mapping[str, Any]) -> Any:
+def _value(score: Mapping[str, Any]) -> Any:
     for key in (
         sc.INSPECT_SCORE_VALUE,
         sc.GEN_AI_EVALUATION_SCORE_LABEL,
@@ -128,24 +120,21 @@ def _current_value(score: Mapping[str, Any]) -> Any:
     return None
 
 
-def _rationale(state: Mapping[str, Any]) -> str | None:
-    """An edit's reason is why the value is what it is; else the scorer's explanation is."""
-    text = state.get("reason") or state.get("explanation")
-    return str(text) if text else None
-
-
-def _metadata(score: Mapping[str, Any], state: Mapping[str, Any]) -> dict[str, str]:
+def _metadata(score: Mapping[str, Any], value: Any) -> dict[str, str]:
     metadata = {"inspect.scorer": str(score.get(sc.INSPECT_SCORE_SCORER, ""))}
-    value = state["value"]
     if isinstance(value, str | bool) and score_number(value) is not None:
         metadata["inspect.value"] = value if isinstance(value, str) else str(value).lower()
-    if state.get("answer"):
-        metadata["inspect.answer"] = _cut(str(state["answer"]))
+    if score.get(sc.INSPECT_SCORE_ANSWER):
+        metadata["inspect.answer"] = _cut(str(score[sc.INSPECT_SCORE_ANSWER]))
     own = _json_object(score.get(sc.INSPECT_SCORE_METADATA))
     own.pop("grading", None)  # the grader's whole conversation: it stands in its model span
     if own:
-        metadata["inspect.metadata"] = _cut(json.dumps(own, ensure_ascii=False))
+        metadata["inspect.metadata"] = _cut(_dumped(own))
     return metadata
+
+
+def _time_ms(text: str) -> int:
+    return int(datetime.fromisoformat(text).timestamp() * 1000)
 
 
 def _human(author: str) -> AssessmentSource:
@@ -171,11 +160,19 @@ def _grader_of_conversation(score: Mapping[str, Any]) -> list[str]:
 
 
 def _json_object(text: Any) -> dict[str, Any]:
-    try:
-        value = json.loads(text) if isinstance(text, str) else None
-    except ValueError:
-        return {}
+    value = _loaded(text)
     return value if isinstance(value, dict) else {}
+
+
+def _loaded(text: Any) -> Any:
+    try:
+        return json.loads(text) if isinstance(text, str) else None
+    except ValueError:
+        return None
+
+
+def _dumped(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _cut(text: str) -> str:

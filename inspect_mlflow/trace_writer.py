@@ -27,7 +27,6 @@ WAIT_FOR_ROOM = 30.0
 WAIT_FOR_RUN = 30.0
 """Seconds: for room in the queue, and for a run that is still being created."""
 REQUEST_TIMEOUT = 30
-LINKS_PER_REQUEST = 100
 _TRACES_PATH = "/api/3.0/mlflow/traces"
 
 
@@ -42,6 +41,8 @@ class SummaryDelivery:
     delivered: int
     lost: int
     waiting: int
+    assessments: int = 0
+    """How many scores and targets the delivered ones carried."""
     reason: str | None = None
     """Why the first of the lost ones was lost."""
 
@@ -67,6 +68,7 @@ class TraceWriter:
         self._threads = 0
         self._closed = False
         self._delivered = 0
+        self._assessments = 0
         self._lost = 0
         self._reason: str | None = None
 
@@ -117,7 +119,9 @@ class TraceWriter:
         """The counts so far."""
         with self._changed:
             waiting = 0 if self._closed else len(self._queue) + self._in_flight
-            return SummaryDelivery(self._delivered, self._lost, waiting, self._reason)
+            return SummaryDelivery(
+                self._delivered, self._lost, waiting, self._assessments, self._reason
+            )
 
     # --- on the threads ------------------------------------------------------------------------
 
@@ -142,6 +146,7 @@ class TraceWriter:
                 if not self._closed:
                     if reason is None:
                         self._delivered += 1
+                        self._assessments += len(summary.scores)
                     else:
                         self._lose(reason)
                 self._changed.notify_all()

@@ -186,6 +186,7 @@ class _Run:
             traces = self._mlflow.summaries()
             over = "the time to wait for them was over"
             self._receipt.delivered(self._mlflow_name, "traces", traces.delivered)
+            self._receipt.delivered(self._mlflow_name, "assessments", traces.assessments)
             self._receipt.lost(
                 self._mlflow_name, "traces", traces.lost + traces.waiting, traces.reason or over
             )
