@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import ZipFile
 
 from otel_bridge.recorder import RunRecorder
 from otel_bridge.spans import ScopeSetting, SpanData
@@ -86,9 +87,11 @@ def read_samples(log: str | Path | EvalLog) -> Iterator[EvalSample]:
         yield from _json_samples(str(log))
     else:
         for summary in read_eval_log_sample_summaries(str(log)):
-            yield read_eval_log_sample(
-                str(log), id=summary.id, epoch=summary.epoch, resolve_attachments="core"
-            )
+            id, epoch = summary.id, summary.epoch
+            sample = read_eval_log_sample(str(log), id=id, epoch=epoch, resolve_attachments="core")
+            if any(e.event == "model" and e.input_refs and not e.input for e in sample.events):
+                sample = _pooled_sample(str(log), f"samples/{id}_epoch_{epoch}.json")
+            yield sample
 
 
 def reused_samples(location: str, spec: EvalSpec) -> dict[str, EvalSpec]:
@@ -135,32 +138,49 @@ def _json_samples(location: str) -> Iterator[EvalSample]:
     import ijson  # type: ignore[import-untyped]
     from inspect_ai.log import read_eval_log
 
-    header = read_header(location).model_dump(mode="json", include={"version", "eval"})
+    header = read_header(location)
     done = 0
     try:
         with fsspec.open(location, "rb") as file:
             for raw in ijson.items(file, "samples.item", use_float=True):
-                yield from _read_alone({**header, "samples": [_promoted(raw)]})
+                yield _read_alone(raw, header)
                 done += 1
     except (ijson.JSONError, ValueError):  # NaN and the infinities, which only some readers take
         log = read_eval_log(location, resolve_attachments="core")
         yield from islice(log.samples or (), done, None)
 
 
-def _read_alone(log: Mapping[str, Any]) -> list[EvalSample]:
+def _pooled_sample(location: str, name: str) -> EvalSample:
+    """A sample whose messages stand in a pool that today's Inspect does not look for."""
+    import fsspec
+
+    with fsspec.open(location, "rb") as file, ZipFile(file) as archive:
+        return _read_alone(json.loads(archive.read(name)), read_header(location))
+
+
+def _read_alone(raw: dict[str, Any], header: EvalLog) -> EvalSample:
+    """A sample from its JSON, as the only one of a log."""
     from inspect_ai.log import read_eval_log
 
-    data = io.BytesIO(json.dumps(log).encode())
-    return read_eval_log(data, resolve_attachments="core").samples or []
+    spec = header.eval.model_dump(mode="json")
+    data = json.dumps({"version": 2, "eval": spec, "samples": [_promoted(raw)]}).encode()
+    log = read_eval_log(io.BytesIO(data), resolve_attachments="core")
+    assert log.samples is not None
+    return log.samples[0]
 
 
 def _promoted(sample: dict[str, Any]) -> dict[str, Any]:
-    """A sample with its events where newer logs have them.
+    """A sample with its events and messages where newer logs have them.
 
-    Inspect moves them too, but then makes up a uuid for each at every read.
+    Inspect moves events too, but then makes up a uuid for each at every read.
     """
     transcript = sample.pop("transcript", None)
     if transcript is not None:
         sample["events"] = transcript.get("events", [])
         sample["attachments"] = transcript.get("content", {})
+    if "message_pool" in sample and not sample.get("events_data"):
+        sample["events_data"] = {
+            "messages": sample.pop("message_pool"),
+            "calls": sample.pop("call_pool", []),
+        }
     return sample

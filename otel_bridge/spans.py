@@ -1142,13 +1142,11 @@ def nested_events(event: ToolEvent | SubtaskEvent) -> list[Event]:
             events.append(item)
             continue
         try:
-            nested: Event = adapter.validate_python(item)
+            nested = adapter.validate_python(item, context={"deserializing": True})
         except ValidationError:
             nested = _unknown_event(item, event)
         if "timestamp" not in item:
             nested.timestamp = event.timestamp
-        if not item.get("uuid"):
-            nested.uuid = nested.span_id = None  # reading them outside of a log makes them up
         events.append(nested)
     return events
 
@@ -1164,7 +1162,7 @@ def _unknown_event(item: Mapping[str, Any], around: Event) -> Event:
         if timestamp is None
         else datetime.fromtimestamp(timestamp / 1e9, timezone.utc),
         working_start=around.working_start,
-    )
+    ).model_copy(update={"uuid": item.get("uuid"), "span_id": item.get("span_id")})
 
 
 # --- helpers ----------------------------------------------------------------------------------
