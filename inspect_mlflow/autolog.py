@@ -12,6 +12,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import ContextVar, Token
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from inspect_mlflow.connection import Connection, ConnectionFailed
 
 if TYPE_CHECKING:
+    from mlflow.entities import TraceInfo
     from opentelemetry.context import Context
     from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
 
@@ -140,6 +142,7 @@ class _Route:
         self._mlflow: Any = import_module("mlflow.tracing.provider")
         self._experiment_id = experiment_id
         self._ours = self._mlflow._get_mlflow_span_processor(tracking_uri=uri)
+        self._ours.span_exporter._client._get_artifact_repo_for_trace = partial(_artifacts_at, uri)
         self._theirs: Sequence[SpanProcessor] | None = None
         self._traces: set[int] = set()
         self._provider: TracerProvider | None = None
@@ -235,6 +238,14 @@ class _Route:
         if self._theirs is None:
             self._theirs = self._mlflow._get_span_processors()
         return self._theirs
+
+
+def _artifacts_at(uri: str, trace_info: TraceInfo) -> Any:
+    """Where a trace's attachments are kept: MLflow would ask the server of its own variables."""
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+    from mlflow.tracing.utils.artifact_utils import get_artifact_uri_for_trace
+
+    return get_artifact_repository(get_artifact_uri_for_trace(trace_info), tracking_uri=uri)
 
 
 _here: ContextVar[_Route | None] = ContextVar("inspect_mlflow_traces", default=None)

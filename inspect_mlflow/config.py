@@ -97,6 +97,14 @@ class MLflowSettings(BaseSettings):
             return uri
         raise ValueError("accepted are http(s)://… and databases such as sqlite:///mlflow.db")
 
+    @field_validator("experiment_id")
+    @classmethod
+    def _unless_ours_is_named(cls, experiment_id: str | None) -> str | None:
+        """A name under the package's prefix wins over the id that is meant for MLflow."""
+        from_mlflow = experiment_id == os.environ.get("MLFLOW_EXPERIMENT_ID")
+        named = os.environ.get("INSPECT_MLFLOW_EXPERIMENT_NAME")
+        return None if from_mlflow and named else experiment_id
+
     @field_validator("autolog_models", mode="before")
     @classmethod
     def _names(cls, value: Any) -> Any:

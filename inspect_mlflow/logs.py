@@ -90,7 +90,9 @@ class LogSource:
     def _from_file(self) -> Iterator[EvalSample]:
         from inspect_ai.log import read_eval_log_samples_by_id
 
+        order = {id: place for place, id in enumerate(self.log.eval.dataset.sample_ids or ())}
         keys = [(summary.id, summary.epoch) for summary in self.summaries()]
+        keys.sort(key=lambda key: (key[1], order.get(key[0], len(order))))
         average = self.path.stat().st_size // max(1, len(keys)) if self.path else _CHUNK_BYTES
         size = min(_CHUNK_SAMPLES, max(1, _CHUNK_BYTES // max(1, average)))
         for start in range(0, len(keys), size):

@@ -65,7 +65,7 @@ def task_tags(spec: EvalSpec, plan: EvalPlan) -> dict[str, str]:
         "inspect.task_args": spec.task_args_passed,
         "inspect.model": spec.model,
         "inspect.created": spec.created,
-        "inspect.tags": ", ".join(spec.tags or ()),
+        "inspect.tags": ", ".join(sorted(spec.tags or ())),
         "mlflow.source.name": spec.task_file,
         "mlflow.note.content": spec.task_description,
     }

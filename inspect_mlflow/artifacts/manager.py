@@ -64,7 +64,6 @@ class ArtifactManager:
         logged = [{"path": path, "type": "table"} for path in paths]
         self._client.set_tag(run_id, "mlflow.loggedArtifacts", to_json(logged, 8_000))
 
-
     def _put(self, run_id: str, path: Path, folder: str) -> None:
         self._client.log_artifact(run_id, str(path), folder)
         self.uploaded += 1

@@ -31,8 +31,8 @@ _TOKENS: Final = (
 
 COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
     "tasks": (
-        *("run_id", "eval_id", "eval_set_id", "task_id", "task", "task_version", "task_file"),
-        *("model", "status", "error", "created", "started", "completed", "dataset"),
+        *("inspect_run_id", "eval_id", "eval_set_id", "task_id", "task", "task_version"),
+        *("task_file", "model", "status", "error", "created", "started", "completed", "dataset"),
         *("dataset_samples", "epochs", "solver", "scorers", "total_samples", "completed_samples"),
         *("tags", "log"),
     ),
@@ -65,7 +65,7 @@ def log_rows(log: EvalLog) -> dict[str, list[Row]]:
     """Rows of the tables that a log's header fills."""
     spec, results = log.eval, log.results
     task = {
-        "run_id": spec.run_id,
+        "inspect_run_id": spec.run_id,
         "eval_id": spec.eval_id,
         "eval_set_id": spec.eval_set_id,
         "task_id": spec.task_id,
@@ -85,7 +85,7 @@ def log_rows(log: EvalLog) -> dict[str, list[Row]]:
         "scorers": ", ".join(scorer.name for scorer in spec.scorers or ()),
         "total_samples": results.total_samples if results else None,
         "completed_samples": results.completed_samples if results else None,
-        "tags": ", ".join(spec.tags or ()),
+        "tags": ", ".join(sorted(spec.tags or ())),
         "log": log.location,
     }
     usage_rows: list[Row] = [

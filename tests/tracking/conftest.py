@@ -1,0 +1,73 @@
+"""What the tests of tracking share: an experiment of their own, and what arrived in it."""
+
+import sqlite3
+from dataclasses import dataclass
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from inspect_mlflow.metrics import Point
+from tests.support.servers import MlflowServer
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """An experiment that evaluations of this process are tracked in."""
+
+    server: MlflowServer
+    client: MlflowClient
+    experiment_name: str
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """What turns tracking on."""
+        return {
+            "MLFLOW_TRACKING_URI": self.server.uri,
+            "MLFLOW_EXPERIMENT_NAME": self.experiment_name,
+            "INSPECT_MLFLOW_AUTOLOG_ENABLED": "false",
+        }
+
+    @property
+    def experiment_id(self) -> str:
+        experiment = self.client.get_experiment_by_name(self.experiment_name)
+        assert experiment is not None
+        return str(experiment.experiment_id)
+
+    def runs(self, kind: str) -> list[Run]:
+        """Runs of the experiment, oldest first."""
+        found = self.client.search_runs(
+            [self.experiment_id],
+            f"tags.`inspect.kind` = '{kind}'",
+            order_by=["attributes.start_time ASC"],
+        )
+        return list(found)
+
+    def task(self, name: str) -> Run:
+        """The one run of a task."""
+        (run,) = [run for run in self.runs("task") if run.data.tags["inspect.task"] == name]
+        return run
+
+    def of_eval(self, eval_id: str) -> Run:
+        (run,) = [r for r in self.runs("task") if r.data.tags["inspect.eval_id"] == eval_id]
+        return run
+
+    def points(self, run: Run) -> list[Point]:
+        """The whole history of a run's metrics; from the database, to have it in one go."""
+        with sqlite3.connect(self.server.db_path) as database:
+            rows = database.execute(
+                "select key, value, timestamp, step from metrics where run_uuid = ?",
+                (run.info.run_id,),
+            )
+            return sorted(Point(*row) for row in rows)
+
+
+@pytest.fixture
+def tracked(
+    mlflow_server: MlflowServer, experiment_name: str, monkeypatch: pytest.MonkeyPatch
+) -> Tracked:
+    """Tracking turned on, to a new experiment."""
+    tracked = Tracked(mlflow_server, mlflow_server.client(), experiment_name)
+    for name, value in tracked.environ.items():
+        monkeypatch.setenv(name, value)
+    return tracked

@@ -1,0 +1,169 @@
+"""Provider autolog: where the traces arrive, and that all is as before afterwards."""
+
+import importlib
+import json
+import logging
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from inspect_ai.log import EvalLog
+
+from inspect_mlflow.autolog import installed_providers
+from tests.support.evals import TASKS, eval_task, read_log, run_inspect
+from tests.support.process import free_port
+from tests.tracking.conftest import Tracked
+
+SDKS = ("openai", "anthropic")
+
+needs_sdks = pytest.mark.skipif(
+    installed_providers(SDKS) != list(SDKS),
+    reason="needs the SDKs: pip install openai anthropic",
+)
+
+
+class Providers(BaseHTTPRequestHandler):
+    """Answers as OpenAI's chat completions and Anthropic's messages do."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        if self.path.endswith("/chat/completions"):
+            answer: dict[str, Any] = {
+                "id": "c1",
+                "object": "chat.completion",
+                "created": 1,
+                "model": "gpt-test",
+                "choices": [
+                    {
+                        "index": 0,
+                        "finish_reason": "stop",
+                        "message": {"role": "assistant", "content": "from openai"},
+                    }
+                ],
+                "usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5},
+            }
+        else:
+            answer = {
+                "id": "m1",
+                "type": "message",
+                "role": "assistant",
+                "model": "claude-test",
+                "content": [{"type": "text", "text": "from anthropic"}],
+                "stop_reason": "end_turn",
+                "stop_sequence": None,
+                "usage": {"input_tokens": 3, "output_tokens": 2},
+            }
+        body = json.dumps(answer).encode()
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def providers() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Providers)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def trace_outputs(tracked: Tracked) -> list[str]:
+    traces = tracked.client.search_traces(locations=[tracked.experiment_id])
+    texts = [json.dumps(trace.data.spans[0].outputs) for trace in traces]
+    found = ("from openai", "from anthropic")
+    return sorted(name for text in texts for name in found if name in text)
+
+
+BOTH_TWICE = ["from anthropic"] * 2 + ["from openai"] * 2
+
+
+@needs_sdks
+@pytest.mark.parametrize("otlp", [False, True], ids=["prefix", "prefix-and-otlp"])
+def test_traces_arrive_here(tracked: Tracked, providers: str, tmp_path: Path, otlp: bool) -> None:
+    environ = {
+        "INSPECT_MLFLOW_TRACKING_URI": tracked.server.uri,
+        "INSPECT_MLFLOW_EXPERIMENT_NAME": tracked.experiment_name,
+    }
+    if otlp:
+        environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"http://127.0.0.1:{free_port()}"
+        environ["MLFLOW_TRACKING_URI"] = f"http://127.0.0.1:{free_port()}"
+    run = run_inspect(
+        ["eval", f"{TASKS}/tracked.py@providers", "-T", f"url={providers}"],
+        cwd=tmp_path,
+        env=environ,
+    )
+    assert trace_outputs(tracked) == BOTH_TWICE, run.output
+    # nothing was made where MLflow would have put it
+    assert {path.name for path in tmp_path.iterdir() if not path.name.startswith(".")} == {"logs"}
+
+
+@needs_sdks
+def test_what_was_enabled_is_disabled_again(
+    tracked: Tracked, providers: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+    from mlflow.tracing import provider
+
+    utils: Any = importlib.import_module("mlflow.utils.autologging_utils")
+    monkeypatch.setenv("INSPECT_MLFLOW_AUTOLOG_ENABLED", "true")
+    monkeypatch.setenv("INSPECT_MLFLOW_AUTOLOG_MODELS", '["openai", "anthropic", "cohere"]')
+    anthropic: Any = importlib.import_module("mlflow.anthropic")
+    anthropic.autolog(silent=True)  # the user's own choice, which is left as it is
+    before = mlflow.get_tracking_uri(), provider.provider.get()
+    try:
+        eval_task("tracked@providers", log_dir=tmp_path, task_args={"url": providers})
+        assert utils.autologging_is_disabled("openai")
+        assert not utils.autologging_is_disabled("anthropic")
+    finally:
+        anthropic.autolog(disable=True, silent=True)
+    assert (mlflow.get_tracking_uri(), provider.provider.get()) == before
+    assert trace_outputs(tracked) == BOTH_TWICE
+
+
+@needs_sdks
+def test_traces_outside_go_where_they_went(
+    tracked: Tracked, providers: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+
+    monkeypatch.setenv("INSPECT_MLFLOW_AUTOLOG_ENABLED", "true")
+    mine = tracked.client.create_experiment(f"{tracked.experiment_name}-mine")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", mine)
+    monkeypatch.setenv("INSPECT_MLFLOW_EXPERIMENT_NAME", tracked.experiment_name)
+    done: list[EvalLog] = []
+    over = threading.Event()
+
+    def trace_beside() -> None:
+        while not over.wait(0.2):
+            with mlflow.start_span("beside"):
+                pass
+
+    beside = threading.Thread(target=trace_beside)
+    beside.start()
+    try:
+        done.append(eval_task("tracked@providers", log_dir=tmp_path, task_args={"url": providers}))
+    finally:
+        over.set()
+        beside.join()
+    with mlflow.start_span("after"):
+        pass
+    mlflow.flush_trace_async_logging()
+    traces = tracked.client.search_traces(locations=[mine], max_results=500)
+    assert {trace.data.spans[0].name for trace in traces} == {"beside", "after"}
+    assert read_log(done[0].location).status == "success"
+
+
+def test_unknown_names_are_named_once(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "inspect_mlflow"):
+        assert installed_providers(["opnai", "cohere", "mistral", "Claude"]) == []
+    (record,) = caplog.records
+    assert "'opnai' or 'claude'" in record.getMessage()

@@ -1,0 +1,158 @@
+"""However a task ends, its run ends, and its metrics describe the log that is left."""
+
+import logging
+import time
+from pathlib import Path
+
+import pytest
+from inspect_ai import eval_retry, eval_set
+from inspect_ai.log import EvalLog
+from mlflow.entities import Run
+
+from inspect_mlflow.metrics import FinishedSample, progress_points
+from tests.support.evals import TASKS, eval_task, read_log, run_inspect, start_inspect
+from tests.support.process import free_port, wait_until
+from tests.tracking.conftest import Tracked
+
+
+def describes(run: Run, log: EvalLog) -> None:
+    """The run's final metrics are those of the log."""
+    assert log.samples is not None
+    metrics = run.data.metrics
+    assert metrics["errored_samples"] == sum(sample.error is not None for sample in log.samples)
+    events = [event.event for sample in log.samples for event in sample.events]
+    assert metrics["total_model_calls"] == events.count("model")
+    assert metrics["total_tool_calls"] == events.count("tool")
+    assert metrics["latency/per_sample_mean_seconds"] == pytest.approx(
+        sum(sample.total_time or 0 for sample in log.samples) / len(log.samples)
+    )
+    for model, usage in log.stats.model_usage.items():
+        assert metrics[f"usage/{model}/total_tokens"] == usage.total_tokens
+    for score in log.results.scores if log.results else ():
+        for name, metric in score.metrics.items():
+            assert metrics[f"{score.name}/{name}"] == metric.value
+
+
+def test_a_task_that_fails(tracked: Tracked, tmp_path: Path) -> None:
+    log = eval_task("endings@sample_error", log_dir=tmp_path, task_args={"fail_on_error": True})
+    assert log.status == "error"
+    run = tracked.task("sample_error")
+    assert run.info.status == "FAILED"
+    assert run.data.tags["inspect.status"] == "error"
+    describes(run, read_log(log.location))
+    assert {item.path for item in tracked.client.list_artifacts(run.info.run_id)} == {
+        "eval_logs",
+        "inspect",
+        "sample_results",
+    }
+    assert [run.info.status for run in tracked.runs("run")] == ["FAILED"]
+
+
+def test_ctrl_c(tracked: Tracked, tmp_path: Path) -> None:
+    running = start_inspect(
+        ["eval", f"{TASKS}/tracked.py@stuck"], cwd=tmp_path, env=tracked.environ
+    )
+    exists = tracked.client.get_experiment_by_name
+
+    def first_sample_is_there() -> bool:
+        if exists(tracked.experiment_name) is None:
+            return False
+        found = tracked.runs("task")
+        return bool(found) and "sample/includes" in found[0].data.metrics
+
+    wait_until(first_sample_is_there, what="the metrics of a running task", timeout=90, every=0.5)
+    assert tracked.task("stuck").info.status == "RUNNING"
+    running.interrupt()
+    log = running.finish(timeout=90).log()
+    assert log.status == "cancelled"
+    run = tracked.task("stuck")
+    assert run.info.status == "KILLED"
+    assert [run.info.status for run in tracked.runs("run")] == ["KILLED"]
+    describes(run, log)
+    assert Path(run.data.tags["inspect.log"]).name == Path(log.location).name
+    names = [item.path for item in tracked.client.list_artifacts(run.info.run_id, "eval_logs")]
+    assert f"eval_logs/{Path(log.location).name}" in names
+
+
+def test_a_retried_task_of_an_eval_set(tracked: Tracked, tmp_path: Path) -> None:
+    success, logs = eval_set(
+        f"{TASKS}/tracked.py@second_time",
+        log_dir=str(tmp_path / "logs"),
+        task_args={"marker": str(tmp_path / "marker")},
+        retry_wait=0.1,
+        display="none",
+        log_dir_allow_dirty=True,
+    )
+    assert success
+    (log,) = logs
+    first, second = tracked.runs("task")
+    if second.data.tags["inspect.eval_id"] != log.eval.eval_id:
+        first, second = second, first  # both were created in the same second
+    assert (first.info.status, second.info.status) == ("FAILED", "FINISHED")
+    assert first.data.tags["inspect.task_id"] == second.data.tags["inspect.task_id"]
+    assert second.data.tags["inspect.retry_of"] == first.info.run_id
+    assert log.eval.eval_set_id is not None
+    for run in (first, second, *tracked.runs("run")):
+        assert run.data.tags["inspect.eval_set_id"] == log.eval.eval_set_id
+        assert run.info.status != "RUNNING"
+    finished = read_log(log.location)
+    assert finished.samples is not None
+    assert len(finished.samples) == 2
+    describes(second, finished)
+
+
+def test_eval_retry(tracked: Tracked, tmp_path: Path) -> None:
+    failed = eval_task(
+        "tracked@second_time", log_dir=tmp_path, task_args={"marker": str(tmp_path / "marker")}
+    )
+    assert failed.status == "error"
+    time.sleep(1.1)  # logs know the second in which they were created
+    (retried,) = eval_retry(failed, log_dir=str(tmp_path), display="none")
+    assert retried.status == "success"
+    first, second = (tracked.of_eval(log.eval.eval_id) for log in (failed, retried))
+    assert (first.info.status, second.info.status) == ("FAILED", "FINISHED")
+    assert second.data.tags["inspect.retry_of"] == first.info.run_id
+    assert "inspect.retry_of" not in first.data.tags
+    log = read_log(retried.location)
+    assert log.samples is not None
+    describes(second, log)
+    # one sample is taken over from the first log: final metrics count it, steps don't
+    assert second.data.metrics["total_model_calls"] == 2
+    steps = [point for point in tracked.points(second) if point.step]
+    assert {point.step for point in steps} == {1}
+    samples = map(FinishedSample.of, log.samples)
+    assert sorted(steps) == sorted(progress_points(log.eval.created, samples))
+    names = [i.path for i in tracked.client.list_artifacts(second.info.run_id, "inspect")]
+    assert len(names) == 6
+
+
+def test_a_server_that_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    uri = f"http://user:secret@127.0.0.1:{free_port()}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with caplog.at_level(logging.WARNING, "inspect_mlflow"):
+        began = time.monotonic()
+        log = eval_task("tool_loop", log_dir=tmp_path)
+        seconds = time.monotonic() - began
+    assert log.status == "success"
+    (warning,) = [r.getMessage() for r in caplog.records if r.name == "inspect_mlflow"]
+    assert "127.0.0.1" in warning
+    assert "secret" not in warning
+    assert seconds < 30
+
+
+def test_a_log_that_is_sent_to_a_database(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    run_inspect(
+        ["eval", TASKS / "minimal.py"],
+        cwd=tmp_path,
+        env={"INSPECT_MLFLOW_TRACKING_URI": uri, "INSPECT_MLFLOW_AUTOLOG_ENABLED": "false"},
+    )
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=uri)
+    experiment = client.get_experiment_by_name("inspect_ai")
+    assert experiment is not None
+    statuses = [run.info.status for run in client.search_runs([experiment.experiment_id])]
+    assert statuses == ["FINISHED", "FINISHED"]
