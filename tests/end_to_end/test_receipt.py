@@ -21,7 +21,7 @@ def test_one_line_says_what_reached_which_destination(otlp_sink: OtlpSink, tmp_p
     )
     (line,) = re.findall(r"MLflow sqlite.*", run.output)
     assert re.fullmatch(
-        r"MLflow sqlite:///mlflow.db: 2 runs, \d+ artifacts, 9 spans, 1 trace"
+        r"MLflow sqlite:///mlflow.db: 2 runs, \d+ artifacts, 9 spans, 1 trace, 2 assessments"
         rf" · OTLP {otlp_sink.http_endpoint}/v1/traces: 9 spans",
         line,
     )
