@@ -306,6 +306,8 @@ class SampleRecorder:
         tree.take(() if sample is None else sample.events)
         tree.take(self._events)
         rest, extent = self._convert(tree, self.ref.span_id, extent)
+        if extent.start_ns is None:  # neither events nor times
+            extent.cover(self._since_ns, None)
         self.extent.cover(extent.start_ns, extent.end_ns)
         spans += rest
         spans += self._once(

@@ -241,6 +241,8 @@ def task_span(
     """The span of a task, from the header of its log; `reused` are its earlier samples."""
     spec = log.eval
     extent.cover(iso_to_ns(log.stats.started_at), iso_to_ns(log.stats.completed_at))
+    if extent.start_ns is None:  # it ended before anything began
+        extent.cover(iso_to_ns(spec.created), None)
     start, end = extent.ns
     attributes: dict[str, AttributeValue] = {
         sc.INSPECT_KIND: "task",
