@@ -14,7 +14,7 @@ from inspect_ai.log import EvalLog
 
 from inspect_mlflow.autolog import installed_providers
 from tests.support.evals import TASKS, eval_task, read_log, run_inspect
-from tests.support.process import free_port
+from tests.support.process import free_port, wait_until
 from tests.tracking.conftest import Tracked
 
 SDKS = ("openai", "anthropic")
@@ -137,7 +137,7 @@ def test_traces_outside_go_where_they_went(
 
     monkeypatch.setenv("INSPECT_MLFLOW_AUTOLOG_ENABLED", "true")
     mine = tracked.client.create_experiment(f"{tracked.experiment_name}-mine")
-    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", mine)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", f"{tracked.experiment_name}-mine")
     monkeypatch.setenv("INSPECT_MLFLOW_EXPERIMENT_NAME", tracked.experiment_name)
     done: list[EvalLog] = []
     over = threading.Event()
@@ -157,8 +157,13 @@ def test_traces_outside_go_where_they_went(
     with mlflow.start_span("after"):
         pass
     mlflow.flush_trace_async_logging()
-    traces = tracked.client.search_traces(locations=[mine], max_results=500)
-    assert {trace.data.spans[0].name for trace in traces} == {"beside", "after"}
+
+    def names() -> set[str]:
+        traces = tracked.client.search_traces(locations=[mine], max_results=500)
+        return {trace.data.spans[0].name for trace in traces if trace.data.spans}
+
+    wait_until(lambda: "after" in names(), what="the last trace", timeout=20, every=0.5)
+    assert names() == {"beside", "after"}
     assert read_log(done[0].location).status == "success"
 
 
