@@ -167,7 +167,7 @@ def take(uri: str, experiment: str, folder: Path, chromium: str) -> None:
         for card in (4, 0):
             click(page.locator("[data-component-id$=toggle-assessment-expanded]").nth(card))
         picture("2-trace")
-        click(page.get_by_text("chat candidate", exact=True).first)
+        click(page.get_by_text("chat candidate", exact=True).nth(1))
         picture("3-chat")
         click(page.get_by_text("scorer model_graded_qa", exact=True).first)
         picture("4-scorer")

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 SPAN_TYPE = "mlflow.spanType"
 SPAN_INPUTS = "mlflow.spanInputs"
 SPAN_OUTPUTS = "mlflow.spanOutputs"
-CHAT_MESSAGES = "mlflow.chat.messages"
 CHAT_TOOLS = "mlflow.chat.tools"
 LLM_COST = "mlflow.llm.cost"
 TRACE_NAME = "mlflow.traceTag.mlflow.traceName"
@@ -153,16 +152,12 @@ def _model(attributes: Attributes) -> dict[str, Any]:
     extra: dict[str, Any] = {}
     outputs = _messages(attributes.get(sc.GEN_AI_OUTPUT_MESSAGES))
     choices = [message for output in outputs for message in openai_messages([output])]
-    messages = [
-        *openai_messages(
-            _with_gaps(_messages(attributes.get(sc.GEN_AI_INPUT_MESSAGES)), attributes)
-        ),
-        *choices[:1],
-    ]
+    inputs = _with_gaps(_messages(attributes.get(sc.GEN_AI_INPUT_MESSAGES)), attributes)
+    messages = list(openai_messages(inputs))
     if messages:
-        extra[CHAT_MESSAGES] = _dumped(messages)
+        extra[SPAN_INPUTS] = _dumped({"messages": messages})
     if choices:
-        # in any other form the chat view shows the output once more, as JSON
+        # in this form the chat view shows everything, and nothing twice
         extra[SPAN_OUTPUTS] = _dumped(
             {"choices": [{"index": i, "message": choice} for i, choice in enumerate(choices)]}
         )
@@ -279,16 +274,11 @@ def openai_messages(messages: Iterable[Mapping[str, Any]]) -> Iterator[dict[str,
             if kind == "reasoning":
                 reasoning.append(str(part.get("content") or ""))
             elif kind == "tool_call":
-                calls.append(
-                    {
-                        "id": str(part.get("id") or ""),
-                        "type": "function",
-                        "function": {
-                            "name": str(part.get("name") or ""),
-                            "arguments": _dumped(part.get("arguments") or {}),
-                        },
-                    }
-                )
+                calls.append(_call(part, _dumped(part.get("arguments") or {})))
+            elif kind == "server_tool_call":
+                arguments = _of(part, "server_tool_call").get("arguments")
+                text = arguments if isinstance(arguments, str) else _dumped(arguments)
+                calls.append(_call(part, text))
             elif kind == "tool_call_response":
                 response = part.get("response")
                 yield {
@@ -308,10 +298,15 @@ def openai_messages(messages: Iterable[Mapping[str, Any]]) -> Iterator[dict[str,
         yield shown
 
 
+def _call(part: Mapping[str, Any], arguments: str) -> dict[str, Any]:
+    function = {"name": str(part.get("name") or ""), "arguments": arguments}
+    return {"id": str(part.get("id") or ""), "type": "function", "function": function}
+
+
 def _content(part: Mapping[str, Any]) -> dict[str, Any]:
     kind, modality = part.get("type"), part.get("modality")
     if kind == "text":
-        return {"type": "text", "text": str(part.get("content") or "")}
+        return _text(part.get("content") or "")
     if kind == "uri" and modality == "image":
         return {"type": "image_url", "image_url": {"url": part.get("uri")}}
     if kind == "blob" and modality == "image":
@@ -321,13 +316,32 @@ def _content(part: Mapping[str, Any]) -> dict[str, Any]:
         form = str(part.get("mime_type", "audio/wav")).rpartition("/")[2]
         audio = {"data": part.get("content"), "format": form}
         return {"type": "input_audio", "input_audio": audio}
-    return {"type": "text", "text": _dumped({k: v for k, v in part.items() if k != "inspect"})}
+    if kind in ("uri", "blob", "file"):
+        where = part.get("uri") or part.get("file_id")
+        named = [str(word) for word in (part.get("mime_type") or modality, where) if word]
+        return _text(f"[{', '.join(named)}]")
+    if kind == "server_tool_call_response":
+        response = _of(part, "server_tool_call_response")
+        result = response.get("error") or response.get("result")
+        return _text(f"[{response.get('type')}] {result if isinstance(result, str) else ''}")
+    if kind == "data":
+        return _text(_dumped(_of(part, "inspect").get("data")))
+    return _text(_dumped({k: v for k, v in part.items() if k != "inspect"}))
+
+
+def _text(text: Any) -> dict[str, Any]:
+    return {"type": "text", "text": str(text)}
+
+
+def _of(part: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = part.get(key)
+    return value if isinstance(value, Mapping) else {}
 
 
 def _joined(content: Sequence[dict[str, Any]]) -> str | list[dict[str, Any]]:
     """Text alone as a string: every view of MLflow shows that."""
     if all(part["type"] == "text" for part in content):
-        return "\n".join(part["text"] for part in content)
+        return "\n\n".join(part["text"] for part in content)
     return list(content)
 
 

@@ -194,10 +194,11 @@ def test_spans_have_types_inputs_and_outputs(atlas_runs: Experiment) -> None:
         (span for span in trace.data.spans if span.name == "chat candidate"),
         key=lambda span: span.start_time_ns,
     )
-    messages = first.get_attribute("mlflow.chat.messages")
-    assert [message["role"] for message in messages] == ["system", "system", "user", "assistant"]
-    assert messages[-1]["reasoning"] == "Japan: the largest city need not be it."
-    assert messages[-1]["tool_calls"][0]["function"]["name"] == "gazetteer"
+    assert [m["role"] for m in first.inputs["messages"]] == ["system", "system", "user"]
+    (choice,) = first.outputs["choices"]
+    assert choice["message"]["content"] == "Let me look that up."
+    assert choice["message"]["reasoning"] == "Japan: the largest city need not be it."
+    assert choice["message"]["tool_calls"][0]["function"]["name"] == "gazetteer"
     (tool,) = first.get_attribute("mlflow.chat.tools")
     assert tool["function"]["name"] == "gazetteer"
     assert tool["function"]["parameters"]["properties"]["country"]
