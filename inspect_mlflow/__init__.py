@@ -10,6 +10,7 @@ if TYPE_CHECKING:
         SampleComparison,
         compare_evals,
     )
+    from inspect_mlflow.scout import import_mlflow_traces
     from inspect_mlflow.tracing import MlflowTracingHooks
     from inspect_mlflow.tracking import MlflowTrackingHooks
 
@@ -20,6 +21,7 @@ __all__ = [
     "MlflowTrackingHooks",
     "SampleComparison",
     "compare_evals",
+    "import_mlflow_traces",
 ]
 
 _HOMES = {
@@ -28,6 +30,7 @@ _HOMES = {
     "SampleComparison": "inspect_mlflow.comparison",
     "compare_evals": "inspect_mlflow.comparison",
     "MlflowTracingHooks": "inspect_mlflow.tracing",
+    "import_mlflow_traces": "inspect_mlflow.scout",
     "MlflowTrackingHooks": "inspect_mlflow.tracking",
 }
 

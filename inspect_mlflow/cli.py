@@ -109,3 +109,28 @@ def compare(**options: Any) -> None:
     from inspect_mlflow.comparison.command import run_compare
 
     sys.exit(run_compare(**options))
+
+
+@main.command()
+@click.argument("database")
+@click.option(
+    "--experiment-name", help="The experiment  [default: MLFLOW_EXPERIMENT_NAME, or inspect_ai]"
+)
+@click.option("--tracking-uri", help="MLflow's server or database  [default: MLFLOW_TRACKING_URI]")
+@click.option("--limit", type=click.IntRange(min=1), help="The most transcripts.")
+@click.option("--from-time", type=click.DateTime(), help="Traces that began then or later (UTC).")
+@click.option("--to-time", type=click.DateTime(), help="Traces that began before then (UTC).")
+@click.option("--run-id", help="Traces of this MLflow run.")
+@click.option("--trace-id", multiple=True, help="This trace alone; repeatable.")
+@click.option("--session-id", help="Traces of this session.")
+@click.option("--tag", "tags", multiple=True, help="NAME or NAME=VALUE of a tag; repeatable.")
+@click.option("--filter", help="A condition in MLflow's search syntax.")
+def scout(**options: Any) -> None:
+    """Insert the traces of an MLflow experiment into an Inspect Scout DATABASE.
+
+    DATABASE is the directory or URL of a Scout transcript database; it is made if there is none.
+    Transcripts that it has already are left as they are. Exit code 0, or 2 if MLflow can't be read.
+    """
+    from inspect_mlflow.scout.command import run_scout
+
+    sys.exit(run_scout(**options))

@@ -1,0 +1,117 @@
+"""MLflow traces → Inspect Scout transcripts.
+
+A trace that this package wrote of an evaluation gives the transcripts that Scout makes of the log
+itself, one per sample; `inspect_mlflow.scout.differences` lists what differs. Any other trace gives
+one transcript.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from inspect_mlflow.scout.client import ScoutImportError
+
+if TYPE_CHECKING:
+    from inspect_scout import Transcript
+
+    from inspect_mlflow.scout.importing import TraceImport
+
+__all__ = ["ScoutImportError", "import_mlflow_traces", "trace_import"]
+
+
+async def import_mlflow_traces(
+    experiment_name: str | None = None,
+    tracking_uri: str | None = None,
+    limit: int | None = None,
+    *,
+    from_time: datetime | None = None,
+    to_time: datetime | None = None,
+    run_id: str | None = None,
+    trace_id: str | Sequence[str] | None = None,
+    session_id: str | None = None,
+    tags: Mapping[str, str | None] | Sequence[str] | None = None,
+    filter: str | None = None,
+) -> AsyncIterator[Transcript]:
+    """Scout transcripts of the traces in an MLflow experiment, the oldest first.
+
+    Traces are read a page at a time. Those still in progress are left out; how many is logged as
+    a warning at the end, as is what of a trace could not be read.
+
+    Parameters
+    ----------
+    experiment_name
+        The experiment; `MLFLOW_EXPERIMENT_NAME` or `inspect_ai` by default.
+    tracking_uri
+        MLflow's server or database; `MLFLOW_TRACKING_URI` by default.
+    limit
+        The most transcripts.
+    from_time, to_time
+        Traces that began at or after, and before.
+    run_id
+        Traces of one MLflow run.
+    trace_id
+        These traces alone, whatever their experiment; no other filter applies.
+    session_id
+        Traces of one session.
+    tags
+        Tags that a trace has: names, or names with values (None: any value).
+    filter
+        A condition in MLflow's search syntax, e.g. ``attributes.status = 'ERROR'``.
+
+    Raises
+    ------
+    ScoutImportError
+        If MLflow can't be reached, or has no such experiment or trace, or no address was given.
+
+    Examples
+    --------
+    >>> from inspect_scout import transcripts_db
+    >>> async with transcripts_db("./transcripts") as db:  # doctest: +SKIP
+    ...     await db.insert(import_mlflow_traces("support-agent", "http://localhost:5000"))
+    """
+    source = trace_import(
+        experiment_name,
+        tracking_uri,
+        limit,
+        from_time=from_time,
+        to_time=to_time,
+        run_id=run_id,
+        trace_id=trace_id,
+        session_id=session_id,
+        tags=tags,
+        filter=filter,
+    )
+    async for transcript in source.transcripts():
+        yield transcript
+
+
+def trace_import(
+    experiment_name: str | None = None,
+    tracking_uri: str | None = None,
+    limit: int | None = None,
+    *,
+    from_time: datetime | None = None,
+    to_time: datetime | None = None,
+    run_id: str | None = None,
+    trace_id: str | Sequence[str] | None = None,
+    session_id: str | None = None,
+    tags: Mapping[str, str | None] | Sequence[str] | None = None,
+    filter: str | None = None,
+) -> TraceImport:
+    """The import with its counts; parameters as `import_mlflow_traces`."""
+    from inspect_mlflow.config import load_settings
+    from inspect_mlflow.scout.client import Reader, Selection
+    from inspect_mlflow.scout.importing import TraceImport
+
+    settings, _ = load_settings()
+    uri = tracking_uri or settings.tracking_uri
+    if uri is None:
+        raise ScoutImportError(
+            "No MLflow to read from: give a tracking_uri, or set MLFLOW_TRACKING_URI."
+        )
+    experiment_id = None if experiment_name else settings.experiment_id
+    reader = Reader(uri, experiment_name or settings.experiment_name, experiment_id)
+    selection = Selection(from_time, to_time, run_id, trace_id, session_id, tags, filter)
+    return TraceImport(reader, selection, limit)

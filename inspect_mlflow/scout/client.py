@@ -1,0 +1,246 @@
+"""Traces from MLflow, a page at a time: the one room that talks to it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from inspect_mlflow.config import redact
+from inspect_mlflow.connection import Connection
+
+if TYPE_CHECKING:
+    from mlflow.entities import Experiment, Trace
+    from mlflow.store.entities import PagedList
+    from mlflow.tracing.client import TracingClient
+
+PAGE_TRACES: Final = 20
+"""How many traces are in memory at once."""
+COUNTED_TRACES: Final = 500
+"""The most that MLflow lists at once."""
+_Result = TypeVar("_Result")
+
+
+class ScoutImportError(Exception):
+    """The traces can't be read; the message names what is wrong and where."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which traces of an experiment to read: those that meet all that is given."""
+
+    from_time: datetime | None = None
+    to_time: datetime | None = None
+    run_id: str | None = None
+    trace_id: str | Sequence[str] | None = None
+    session_id: str | None = None
+    tags: Mapping[str, str | None] | Sequence[str] | None = None
+    filter: str | None = None
+
+    def filter_string(self) -> str | None:
+        """All of it in the language of MLflow's search."""
+        terms: list[str] = []
+        if self.filter:
+            terms.append(self.filter)
+        if self.from_time is not None:
+            terms.append(f"attributes.timestamp_ms >= {_milliseconds(self.from_time)}")
+        if self.to_time is not None:
+            terms.append(f"attributes.timestamp_ms < {_milliseconds(self.to_time)}")
+        if self.run_id is not None:
+            terms.append(f"attributes.run_id = {_quoted(self.run_id)}")
+        if self.session_id is not None:
+            terms.append(f"metadata.`mlflow.trace.session` = {_quoted(self.session_id)}")
+        tags = self.tags or {}
+        if not isinstance(tags, Mapping):
+            tags = dict.fromkeys([tags] if isinstance(tags, str) else tags)
+        for name, value in tags.items():
+            meets = "LIKE '%'" if value is None else f"= {_quoted(value)}"
+            terms.append(f"tag.`{name}` {meets}")
+        return " AND ".join(terms) or None
+
+
+@dataclass
+class Reader:
+    """Reads the traces of one experiment. Touches no global state of MLflow."""
+
+    uri: str
+    experiment_name: str
+    experiment_id: str | None = None
+    read: int = 0
+    """Traces so far."""
+    unfinished: int = 0
+    """Traces so far that are still in progress."""
+    _client: TracingClient | None = None
+
+    async def open(self, *, by_experiment: bool = True) -> None:
+        """Connect, and find the experiment if traces are to be looked up by it.
+
+        Raises
+        ------
+        ScoutImportError
+            If MLflow can't be reached or there is no such experiment.
+        """
+        self._client, self.experiment_id = await _in_thread(partial(self._open, by_experiment))
+
+    def _open(self, by_experiment: bool) -> tuple[TracingClient, str | None]:
+        import requests
+        from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
+        from mlflow.tracing.client import TracingClient
+
+        file = sqlite_file(self.uri)
+        if file is not None and not file.exists():  # opening it would make an empty one
+            raise ScoutImportError(f"MLflow at {redact(self.uri)}: there is no such database.")
+        connection = Connection(self.uri, self.experiment_name)
+        try:
+            if connection.is_http:
+                # find out in seconds whether there is a server: MLflow's client tries for minutes
+                connection.request("/health", "GET", max_retries=1, timeout=5)
+            if not by_experiment:
+                return TracingClient(self.uri), None
+            client = MlflowClient(tracking_uri=self.uri)
+            experiment: Experiment | None
+            if self.experiment_id is not None:
+                experiment = client.get_experiment(self.experiment_id)
+            else:
+                experiment = client.get_experiment_by_name(self.experiment_name)
+        except (MlflowException, requests.RequestException) as error:
+            raise ScoutImportError(f"MLflow at {redact(self.uri)}: {_short(error)}") from error
+        if experiment is None or experiment.lifecycle_stage != "active":
+            raise ScoutImportError(
+                f"MLflow at {redact(self.uri)} has "
+                f"{'no' if experiment is None else 'deleted the'} experiment "
+                f"{self.experiment_name!r}. Name another with experiment_name, or with "
+                "MLFLOW_EXPERIMENT_NAME."
+            )
+        return TracingClient(self.uri), str(experiment.experiment_id)
+
+    async def traces(self, selection: Selection, limit: int | None = None) -> AsyncIterator[Trace]:
+        """Finished traces, the oldest first, others are counted.
+
+        `limit` is how many are wanted: no page is larger.
+        """
+        if selection.trace_id is not None:
+            pages = self._named(selection.trace_id)
+        else:
+            pages = self._pages(selection.filter_string(), limit)
+        async for page in pages:
+            for trace in page:
+                self.read += 1
+                if trace.info.state.value == "IN_PROGRESS":
+                    self.unfinished += 1
+                    continue
+                yield trace
+
+    async def count(self, selection: Selection) -> int:
+        """How many finished traces there are."""
+        token: str | None = None
+        total = 0
+        while True:
+            search = partial(self._search, selection.filter_string(), COUNTED_TRACES, token, False)
+            page = await self._call(search)
+            total += sum(trace.info.state.value != "IN_PROGRESS" for trace in page)
+            token = page.token
+            if not token:
+                return total
+
+    async def _pages(
+        self, filter_string: str | None, limit: int | None
+    ) -> AsyncIterator[Sequence[Trace]]:
+        token: str | None = None
+        size = PAGE_TRACES if limit is None else min(PAGE_TRACES, limit)
+        while True:
+            page = await self._call(partial(self._search, filter_string, size, token, True))
+            yield page
+            token = page.token
+            if not token:
+                return
+
+    def _search(
+        self,
+        filter_string: str | None,
+        size: int,
+        token: str | None,
+        spans: bool,
+        client: TracingClient,
+    ) -> PagedList[Trace]:
+        return client.search_traces(
+            locations=[str(self.experiment_id)],
+            filter_string=filter_string,
+            max_results=size,
+            order_by=["timestamp_ms ASC"],
+            page_token=token,
+            include_spans=spans,
+        )
+
+    async def _named(self, trace_ids: str | Sequence[str]) -> AsyncIterator[Sequence[Trace]]:
+        for trace_id in [trace_ids] if isinstance(trace_ids, str) else trace_ids:
+            trace = await self.trace(trace_id)
+            if trace is None:
+                raise ScoutImportError(f"MLflow at {redact(self.uri)} has no trace {trace_id!r}.")
+            yield [trace]
+
+    async def trace(self, trace_id: str) -> Trace | None:
+        """One trace, None if there is none of that id."""
+
+        def get(client: TracingClient) -> Trace | None:
+            from mlflow.exceptions import MlflowException
+
+            try:
+                return client.get_trace(trace_id)
+            except MlflowException as error:
+                if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"):
+                    return None
+                raise
+
+        return await self._call(get)
+
+    async def _call(self, function: Callable[[Any], _Result]) -> _Result:
+        assert self._client is not None
+
+        def call() -> _Result:
+            import requests
+            from mlflow.exceptions import MlflowException
+
+            try:
+                return function(self._client)
+            except (MlflowException, requests.RequestException) as error:
+                raise ScoutImportError(f"MLflow at {redact(self.uri)}: {_short(error)}") from error
+
+        return await _in_thread(call)
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """The file of an SQLite database, None for anything else."""
+    path = uri.removeprefix("sqlite:///")
+    return Path(path.partition("?")[0]) if path not in ("", uri, ":memory:") else None
+
+
+def _short(error: Exception) -> str:
+    """An error's innermost cause on one line."""
+    cause: BaseException = error
+    while cause.__cause__ is not None or cause.__context__ is not None:
+        cause = cause.__cause__ or cause.__context__ or cause
+    return " ".join((str(cause) or type(cause).__name__).split())[:500]
+
+
+async def _in_thread(function: Callable[[], _Result]) -> _Result:
+    """MLflow's client blocks; Scout's event loop goes on."""
+    from anyio import to_thread
+
+    return await to_thread.run_sync(function)
+
+
+def _milliseconds(time: datetime) -> int:
+    return int(time.timestamp() * 1000)
+
+
+def _quoted(text: str) -> str:
+    if "'" not in text:
+        return f"'{text}'"
+    if '"' not in text:
+        return f'"{text}"'
+    raise ScoutImportError(f"MLflow's search can't look for {text!r}: it has both kinds of quotes.")

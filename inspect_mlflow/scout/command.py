@@ -1,0 +1,103 @@
+"""The `inspect-mlflow scout` command."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from inspect_mlflow.scout import ScoutImportError, trace_import
+
+if TYPE_CHECKING:
+    from inspect_scout import Transcript
+
+    from inspect_mlflow.scout.importing import TraceImport
+
+
+def run_scout(
+    database: str,
+    experiment_name: str | None,
+    tracking_uri: str | None,
+    limit: int | None,
+    tags: Sequence[str] = (),
+    trace_id: Sequence[str] = (),
+    from_time: datetime | None = None,
+    to_time: datetime | None = None,
+    **filters: Any,
+) -> int:
+    """Import, and say how many transcripts were new, present or left out. Returns an exit code."""
+    console = Console()
+    try:
+        source = trace_import(
+            experiment_name,
+            tracking_uri,
+            limit,
+            tags=_tags(tags),
+            trace_id=list(trace_id) or None,
+            from_time=_utc(from_time),
+            to_time=_utc(to_time),
+            **filters,
+        )
+        counts = asyncio.run(_insert(source, database, console))
+    except ScoutImportError as error:
+        Console(stderr=True).print(f"[red]{error}[/red]", soft_wrap=True, highlight=False)
+        return 2
+    console.print(
+        f"{counts.new} new, {counts.present} present, {counts.skipped} skipped → {database}",
+        soft_wrap=True,
+        highlight=False,
+    )
+    for line in source.left_out():
+        console.print(f"  {line}", soft_wrap=True, highlight=False)
+    if source.incomplete:
+        console.print(f"  {source.incomplete} transcripts could only be read in part")
+    return 0
+
+
+@dataclass
+class _Counts:
+    new: int = 0
+    present: int = 0
+    skipped: int = 0
+
+
+async def _insert(source: TraceImport, database: str, console: Console) -> _Counts:
+    from inspect_scout import transcripts_db
+
+    counts = _Counts()
+    total = await source.count()
+    async with transcripts_db(database) as db:
+        known = set(await db.transcript_ids())
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as progress:
+            bar = progress.add_task("Traces", total=total)
+            source.on_trace = lambda: progress.advance(bar)
+            await db.insert(_counted(source.transcripts(), known, counts))
+    counts.skipped = source.reader.unfinished + source.samples_cut_off
+    return counts
+
+
+async def _counted(
+    transcripts: AsyncIterator[Transcript], known: set[str], counts: _Counts
+) -> AsyncIterator[Transcript]:
+    async for transcript in transcripts:
+        if transcript.transcript_id in known:
+            counts.present += 1
+            continue
+        known.add(transcript.transcript_id)
+        counts.new += 1
+        yield transcript
+
+
+def _tags(tags: Sequence[str]) -> Mapping[str, str | None] | None:
+    named = (tag.partition("=") for tag in tags)
+    return {name: value if equals else None for name, equals, value in named} or None
+
+
+def _utc(time: datetime | None) -> datetime | None:
+    return None if time is None else time.replace(tzinfo=timezone.utc)

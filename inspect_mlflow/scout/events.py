@@ -1,0 +1,269 @@
+"""A trace of anyone's → events in the shape of Inspect's own, and its conversation (pure)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from inspect_mlflow.scout import dialects
+from inspect_mlflow.scout.detection import Kind, kind_of
+from inspect_mlflow.scout.extraction import (
+    config_of,
+    input_messages,
+    inputs_of,
+    model_of,
+    output_of,
+    outputs_of,
+    tools_of,
+)
+from inspect_mlflow.scout.tree import Node, from_ns
+from otel_bridge import semconv as sc
+from otel_bridge.messages import output_message_from_genai
+from otel_bridge.values import to_json
+
+if TYPE_CHECKING:
+    from inspect_ai.event import Event, ModelEvent, ToolEvent
+    from inspect_ai.model import ChatMessage
+
+_MAX_BYTES = 1_000_000
+
+
+@dataclass
+class Story:
+    """What happened in a trace."""
+
+    events: list[Event] = field(default_factory=list)
+    messages: list[ChatMessage] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    """What couldn't be read, in a few words each."""
+
+    @property
+    def models(self) -> list[ModelEvent]:
+        """Its model calls."""
+        return [event for event in self.events if event.event == "model"]
+
+
+def story_of(roots: Iterable[Node]) -> Story:
+    """Events and messages of a trace.
+
+    A span around others begins and ends; a model call or a tool call is an event, a tool's inside
+    a span of its own, as Inspect has it. The messages are those of the longest conversation, of
+    the outermost agent, with its answer.
+    """
+    from inspect_ai.model import stable_message_ids
+
+    story = Story()
+    depths: dict[str, int] = {}
+    calls: dict[str, list[Any]] = {}
+    roots = list(roots)
+    for root in roots:
+        story.events += _events(root, None, 0, depths, calls, story.problems)
+    _fill_in_answers(story)
+    apply_ids = stable_message_ids()
+    for event in story.models:
+        apply_ids(event)
+    story.messages = _conversation(story, depths, roots)
+    apply_ids(story.messages)
+    return story
+
+
+def _events(
+    node: Node,
+    around: str | None,
+    agents: int,
+    depths: dict[str, int],
+    calls: dict[str, list[Any]],
+    problems: list[str],
+) -> Iterator[Event]:
+    """A node's events; `agents` is how many agents and tools it is inside of."""
+    from inspect_ai.event import SpanBeginEvent, SpanEndEvent
+
+    kind = kind_of(node)
+    if kind == "model":
+        model = _model_event(node, around, problems)
+        depths[str(model.uuid)] = agents
+        for choice in model.output.choices:
+            for call in choice.message.tool_calls or ():
+                calls.setdefault(call.function, []).append(call)
+        yield model
+        for child in node.children:
+            yield from _events(child, around, agents, depths, calls, problems)
+        return
+    if kind == "span" and not node.children and node.parent_id is None:
+        problems.append(f"the span {node.name!r}, which is no call of a model or tool")
+    yield SpanBeginEvent(
+        uuid=f"{node.id}-begin",
+        id=node.id,
+        span_id=node.id,
+        parent_id=around,
+        type=_span_type(kind),
+        name=_name(node, kind),
+        timestamp=from_ns(node.start_ns),
+        working_start=0,
+    )
+    if kind == "tool":
+        yield _tool_event(node, around, calls)
+    inside = agents + (kind in ("agent", "tool"))
+    for child in node.children:
+        yield from _events(child, node.id, inside, depths, calls, problems)
+    yield SpanEndEvent(
+        uuid=f"{node.id}-end",
+        id=node.id,
+        span_id=node.id,
+        timestamp=from_ns(node.end_ns or node.start_ns),
+        working_start=0,
+    )
+
+
+def _span_type(kind: Kind) -> str | None:
+    return kind if kind in ("agent", "tool") else None
+
+
+def _name(node: Node, kind: Kind) -> str:
+    if kind == "agent":
+        return node.text(sc.GEN_AI_AGENT_NAME) or node.text("agent.name") or node.name
+    if kind == "tool":
+        return _tool_name(node)
+    return node.name
+
+
+def _tool_name(node: Node) -> str:
+    for key in (sc.GEN_AI_TOOL_NAME, "tool.name", "traceloop.entity.name"):
+        name = node.text(key)
+        if name:
+            return name
+    return node.name.removeprefix(f"{sc.OPERATION_EXECUTE_TOOL} ")
+
+
+def _model_event(node: Node, around: str | None, problems: list[str]) -> ModelEvent:
+    from inspect_ai.event import ModelEvent
+    from inspect_ai.model import ModelOutput
+
+    messages = input_messages(node)
+    output = output_of(node)
+    error = _error(node)
+    if not messages:
+        problems.append(f"what the model call {node.name!r} was given")
+    if output is None and error is None:
+        problems.append(f"what the model call {node.name!r} answered")
+    return ModelEvent(
+        uuid=node.id,
+        span_id=around,
+        model=model_of(node),
+        input=messages,
+        tools=tools_of(node),
+        tool_choice="auto",
+        config=config_of(node),
+        output=output or ModelOutput(model=model_of(node), error=error),
+        error=error,
+        timestamp=from_ns(node.start_ns),
+        completed=from_ns(node.end_ns or node.start_ns),
+        working_start=0,
+    )
+
+
+def _tool_event(node: Node, around: str | None, calls: dict[str, list[Any]]) -> ToolEvent:
+    from inspect_ai.event import ToolEvent
+    from inspect_ai.tool import ToolCallError
+
+    name = _tool_name(node)
+    given = node.get(sc.GEN_AI_TOOL_CALL_ARGUMENTS, inputs_of(node))
+    arguments = (
+        dict(given) if isinstance(given, dict) else {} if given is None else {"input": given}
+    )
+    result = node.get(sc.GEN_AI_TOOL_CALL_RESULT, outputs_of(node))
+    if not isinstance(result, str):
+        result = "" if result is None else to_json(result, _MAX_BYTES)
+    call_id = node.text(sc.GEN_AI_TOOL_CALL_ID) or node.text("tool_call.id")
+    error = _error(node)
+    return ToolEvent(
+        uuid=node.id,
+        span_id=around,
+        id=call_id or _asked(calls.get(name, []), arguments) or node.id,
+        function=name,
+        arguments=arguments,
+        result=result,
+        error=None if error is None else ToolCallError(type="unknown", message=error),
+        failed=True if error is not None else None,
+        timestamp=from_ns(node.start_ns),
+        completed=from_ns(node.end_ns or node.start_ns),
+        working_start=0,
+    )
+
+
+def _asked(calls: list[Any], arguments: dict[str, Any]) -> str | None:
+    """The id of the model's call that a tool's span answers, which few spans say."""
+    for call in calls:
+        if call.arguments == arguments:
+            calls.remove(call)
+            return str(call.id)
+    return None
+
+
+def _error(node: Node) -> str | None:
+    if not node.failed:
+        return None
+    for event in reversed(node.events):
+        if event.name == sc.EVENT_EXCEPTION and event.attributes.get(sc.EXCEPTION_MESSAGE):
+            return str(event.attributes[sc.EXCEPTION_MESSAGE])
+    return node.message or "error"
+
+
+# --- the conversation -----------------------------------------------------------------------------
+
+
+def _fill_in_answers(story: Story) -> None:
+    """Some streams leave no answer on their span; the next call has it in what it was given."""
+    models = story.models
+    for place, event in enumerate(models):
+        if event.output.choices or event.error:
+            continue
+        length = len(event.input)
+        for later in models[place + 1 :]:
+            if len(later.input) <= length:
+                continue
+            answer = later.input[length]
+            if answer.role != "assistant":
+                continue
+            if [_said(m) for m in later.input[:length]] == [_said(m) for m in event.input]:
+                from inspect_ai.model import ChatCompletionChoice
+
+                message = answer.model_copy(update={"source": "generate"})
+                event.output.choices = [
+                    ChatCompletionChoice(
+                        message=message, stop_reason="tool_calls" if message.tool_calls else "stop"
+                    )
+                ]
+                event.output.completion = message.text
+                break
+
+
+def _said(message: ChatMessage) -> dict[str, Any]:
+    return message.model_dump(exclude={"id", "source", "model", "metadata"})
+
+
+def _conversation(story: Story, depths: dict[str, int], roots: list[Node]) -> list[ChatMessage]:
+    models = [event for event in story.models if event.input]
+    if not models:
+        return _outer_messages(roots)
+    outermost = min(depths[str(event.uuid)] for event in models)
+    candidates = [event for event in models if depths[str(event.uuid)] == outermost]
+    longest = max(len(event.input) for event in candidates)
+    last = [event for event in candidates if len(event.input) == longest][-1]
+    messages = list(last.input)
+    if last.output.choices:
+        messages.append(last.output.choices[0].message)
+    elif last.error is None and roots:
+        messages += [m for m in _outer_messages(roots) if m.role == "assistant"][-1:]
+    return messages
+
+
+def _outer_messages(roots: list[Node]) -> list[ChatMessage]:
+    """What the whole trace was given and gave."""
+    messages: list[ChatMessage] = []
+    for root in roots[:1]:
+        messages += input_messages(root)
+        answers = dialects.answers(outputs_of(root))
+        messages += [output_message_from_genai(answer).message for answer in answers[:1]]
+    return messages

@@ -1,0 +1,1 @@
+"""Tests of the way from MLflow traces to Scout transcripts."""

@@ -1,0 +1,140 @@
+"""A program that uses the OpenAI and Anthropic SDKs under MLflow's autolog.
+
+Its traces are named after what makes them: `openai.chat`, `openai.chat.stream`, … Run as
+`python -m tests.scout.autologged URI EXPERIMENT`, in a process of its own: autolog patches the SDKs.
+"""
+
+import asyncio
+import json
+import sys
+from typing import Any
+
+import anthropic
+import mlflow
+import openai
+
+from tests.scout.providers import running_providers
+
+QUESTION = "What is 2 + 3?"
+PARAMETERS = {
+    "type": "object",
+    "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}},
+    "required": ["a", "b"],
+}
+TOOL = {"name": "add", "description": "Add two numbers.", "parameters": PARAMETERS}
+
+
+@mlflow.trace(span_type="TOOL")  # type: ignore[untyped-decorator, unused-ignore]
+def add(a: int, b: int) -> str:
+    return str(a + b)
+
+
+def openai_chat(client: openai.OpenAI, stream: bool) -> None:
+    tools: Any = [{"type": "function", "function": TOOL}]
+    messages: list[Any] = [
+        {"role": "system", "content": "You add."},
+        {"role": "user", "content": QUESTION},
+    ]
+    for _ in range(2):
+        options: dict[str, Any] = {"model": "gpt-4o", "temperature": 0.5, "max_tokens": 100}
+        if stream:
+            options |= {"stream": True, "stream_options": {"include_usage": True}}
+        answer: Any = client.chat.completions.create(messages=messages, tools=tools, **options)
+        if not stream:
+            message = answer.choices[0].message
+            calls = [call.model_dump() for call in message.tool_calls or ()]
+        else:
+            calls = []
+            for chunk in answer:
+                for call in chunk.choices[0].delta.tool_calls or () if chunk.choices else ():
+                    if call.id:
+                        calls.append(call.model_dump(exclude={"index"}))
+                    else:
+                        calls[-1]["function"]["arguments"] += call.function.arguments
+        if calls:
+            messages.append({"role": "assistant", "content": None, "tool_calls": calls})
+            for call in calls:
+                result = add(**json.loads(call["function"]["arguments"]))
+                messages.append({"role": "tool", "tool_call_id": call["id"], "content": result})
+
+
+def openai_responses(client: openai.OpenAI, stream: bool) -> None:
+    tools: Any = [{"type": "function", **TOOL, "strict": False}]
+    items: list[Any] = [{"role": "user", "content": QUESTION}]
+    for _ in range(2):
+        answer: Any = client.responses.create(
+            model="gpt-5", instructions="You add.", input=items, tools=tools, stream=stream
+        )
+        if stream:
+            answer = [e.response for e in answer if e.type == "response.completed"][0]
+        for item in answer.output:
+            items.append(item.model_dump(exclude_none=True))
+            if item.type == "function_call":
+                result = add(**json.loads(item.arguments))
+                output = {"type": "function_call_output", "call_id": item.call_id}
+                items.append({**output, "output": result})
+
+
+def anthropic_messages(client: anthropic.Anthropic, stream: bool) -> None:
+    tools: Any = [{"name": "add", "description": "Add two numbers.", "input_schema": PARAMETERS}]
+    messages: list[Any] = [{"role": "user", "content": QUESTION}]
+    for _ in range(2):
+        options: Any = {
+            "model": "claude-4",
+            "max_tokens": 100,
+            "system": "You add.",
+            "messages": messages,
+            "tools": tools,
+        }
+        if stream:
+            with client.messages.stream(**options) as events:
+                message = events.get_final_message()
+        else:
+            message = client.messages.create(**options)
+        content = [block.model_dump(exclude_none=True) for block in message.content]
+        messages.append({"role": "assistant", "content": content})
+        results = [
+            {"type": "tool_result", "tool_use_id": b.id, "content": add(**b.input)}
+            for b in message.content
+            if b.type == "tool_use"
+        ]
+        if results:
+            messages.append({"role": "user", "content": results})
+
+
+async def in_parallel(client: openai.AsyncOpenAI) -> None:
+    message: Any = {"role": "user", "content": QUESTION}
+    await asyncio.gather(
+        *(client.chat.completions.create(model="gpt-4o", messages=[message]) for _ in range(3))
+    )
+
+
+def main(uri: str, experiment: str) -> None:
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_experiment(experiment)
+    mlflow.openai.autolog()
+    mlflow.anthropic.autolog()
+    with running_providers() as address:
+        one = openai.OpenAI(base_url=f"{address}/v1", api_key="none")
+        other = anthropic.Anthropic(base_url=address, api_key="none")
+        for stream in (False, True):
+            suffix = ".stream" if stream else ""
+            for name, run, client in (
+                ("openai.chat", openai_chat, one),
+                ("openai.responses", openai_responses, one),
+                ("anthropic.messages", anthropic_messages, other),
+            ):
+                with mlflow.start_span(f"{name}{suffix}", span_type="AGENT") as span:
+                    span.set_inputs({"question": QUESTION})
+                    run(client, stream)  # type: ignore[arg-type, operator]
+                    span.set_outputs("It is 5.")
+        with mlflow.start_span("openai.parallel") as span:
+            asyncio.run(in_parallel(openai.AsyncOpenAI(base_url=f"{address}/v1", api_key="none")))
+        one.chat.completions.create(  # a trace that is one call
+            model="gpt-4o", messages=[{"role": "user", "content": QUESTION}]
+        )
+    mlflow.flush_trace_async_logging()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
