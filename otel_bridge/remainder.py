@@ -41,7 +41,7 @@ _ON_SPAN: dict[str, dict[str, Any]] = {
     "sandbox": dict.fromkeys(
         {"action", "cmd", "options", "file", "input", "result", "output"}, True
     ),
-    "subtask": dict.fromkeys({"name", "type", "input", "result", "events"}, True),
+    "subtask": dict.fromkeys({"name", "input", "result", "events"}, True),
 }
 """Of the events that have a span: the fields that stand in its other attributes."""
 
@@ -52,6 +52,8 @@ def event_remainder(event: Event, capture: Capture, shows_output: bool = True) -
         return {}
     kind = str(event.event)
     exclude: dict[str, Any] = {**dict.fromkeys(_BASE, True), **_ON_SPAN[kind]}
+    if kind == "subtask":  # its span begins before it does
+        del exclude["timestamp"]
     if kind == "model" and not shows_output:
         exclude["output"] = {"completion"}
     rest = event.model_dump(mode="json", exclude=exclude, exclude_none=True, warnings=False)
