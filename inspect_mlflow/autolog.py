@@ -93,20 +93,27 @@ class Autolog:
             _, experiment_id = self._connection.open()
         except ConnectionFailed:  # reported by the writer
             return False
-        is_disabled: Any = import_module("mlflow.utils.autologging_utils").autologging_is_disabled
         try:
             self._route = _Route(self._connection.uri, experiment_id)
             self._route.install()
-            for name in providers:
-                flavour = import_module(f"mlflow.{name}")
-                if is_disabled(name):
-                    flavour.autolog(silent=True)
-                    self._enabled.append(flavour.autolog)
-        except Exception as error:  # of code of MLflow and of the SDKs it patches
-            logger.warning("MLflow's autologging could not be enabled: %s", error)
-        if not self._enabled and self._route is not None:
+        except Exception as error:  # of MLflow's insides, which may be others one day
+            logger.warning("MLflow's autologging stays off: %s", error)
+            return False
+        for name in providers:
+            try:
+                self._enable(name)
+            except Exception as error:  # of the SDK, or of MLflow's code that patches it
+                logger.warning("MLflow's autologging of %s stays off: %s", name, error)
+        if not self._enabled:
             self._route.remove()
         return bool(self._enabled)
+
+    def _enable(self, name: str) -> None:
+        is_disabled: Any = import_module("mlflow.utils.autologging_utils").autologging_is_disabled
+        flavour: Any = import_module(f"mlflow.{name}")
+        if is_disabled(name):
+            flavour.autolog(silent=True)
+            self._enabled.append(flavour.autolog)
 
     def enter(self) -> None:
         """From here on this context, and those made in it, are the evaluation's."""

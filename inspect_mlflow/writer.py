@@ -258,7 +258,7 @@ class RunWriter:
         client, _ = self._connection.open()
         params = [Param(key, value) for key, value in runs.task_params(spec, task.plan).items()]
         for batch in _batches(params, BATCH_PARAMS):
-            client.log_batch(run_id, params=batch)
+            client.log_batch(run_id, params=batch, synchronous=True)
         client.log_inputs(run_id, datasets=[runs.dataset_input(spec)])
 
     def _create(self, key: str, name: str, tags: Mapping[str, str], start_ns: int) -> str:
@@ -279,7 +279,7 @@ class RunWriter:
             run_id = str(run.info.run_id)
             items = items[BATCH_TAGS:]
         for batch in _batches(items, BATCH_TAGS):
-            client.log_batch(run_id, tags=[RunTag(*item) for item in batch])
+            client.log_batch(run_id, tags=[RunTag(*item) for item in batch], synchronous=True)
         self._connection.run(key).set_result(run_id)
         self.written["runs"] += 1
         return run_id
@@ -396,7 +396,7 @@ class RunWriter:
         if len(known) == len(calls):
             metrics |= call_totals(known)
         tags = [RunTag(key, value) for key, value in runs.end_tags(log).items()]
-        client.log_batch(run_id, tags=tags)
+        client.log_batch(run_id, tags=tags, synchronous=True)
         self._log_metrics(run_id, _at(ended_ns, metrics))
 
     def _read_samples(

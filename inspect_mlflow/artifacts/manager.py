@@ -62,7 +62,9 @@ class ArtifactManager:
         paths = [f"{TABLES_FOLDER}/{table}.json" for table in tables.COLUMNS]
         # what MLflow's log_table leaves behind: load_table and the UI find tables by it
         logged = [{"path": path, "type": "table"} for path in paths]
-        self._client.set_tag(run_id, "mlflow.loggedArtifacts", to_json(logged, 8_000))
+        self._client.set_tag(
+            run_id, "mlflow.loggedArtifacts", to_json(logged, 8_000), synchronous=True
+        )
 
     def _put(self, run_id: str, path: Path, folder: str) -> None:
         self._client.log_artifact(run_id, str(path), folder)
