@@ -4,10 +4,30 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from queue import SimpleQueue
+from typing import TypeVar
 
 logger = logging.getLogger(__name__)
+
+
+class _OwnThreads(logging.Filter):
+    """Keeps what libraries log of single requests on this package's threads from the log.
+
+    They announce each retry; what comes of them is reported once, at the end.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not (record.threadName or "").startswith(THREAD_PREFIX)
+
+
+THREAD_PREFIX = "inspect-"
+"""The names of this package's threads begin so."""
+
+_OWN_THREADS = _OwnThreads()
+_CHATTY_LOGGERS = ("urllib3.connectionpool", "mlflow.store.db.utils")
 
 
 class BackgroundThread:
@@ -25,6 +45,8 @@ class BackgroundThread:
         self._items: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
         self._closed = False
         self._seen: set[type[Exception]] = set()
+        for chatty in _CHATTY_LOGGERS:
+            logging.getLogger(chatty).addFilter(_OWN_THREADS)  # adding it again changes nothing
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -50,14 +72,53 @@ class BackgroundThread:
             self._closed = True
             self._items.put(None)
 
+    def attempt(self, item: Callable[[], object]) -> None:
+        """Do an item now, on the calling thread; what it raises is logged and counted."""
+        try:
+            item()
+        except Exception as error:  # the boundary of the thread: what fails is reported
+            self.failed += 1
+            if type(error) not in self._seen:
+                self._seen.add(type(error))
+                logger.warning("%s: %s", self._name, error, exc_info=error)
+
     def _run(self) -> None:
         while (item := self._items.get()) is not None:
-            try:
-                item()
-            except Exception as error:  # the boundary of the thread: what fails is reported
-                self.failed += 1
-                if type(error) not in self._seen:
-                    self._seen.add(type(error))
-                    logger.warning("%s: %s", self._name, error, exc_info=error)
-            finally:
-                del item
+            self.attempt(item)
+            del item
+
+
+T = TypeVar("T")
+
+
+async def off_loop(call: Callable[[], T], timeout: float | None = None) -> T:
+    """Run a blocking call on a daemon thread and wait for it without blocking the event loop.
+
+    Other than with a thread pool's threads, a call that hangs does not keep the process from
+    ending.
+
+    Raises
+    ------
+    TimeoutError
+        If it takes longer than `timeout` seconds; it goes on, and its result is dropped.
+    """
+    from anyio import sleep
+
+    result: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            result.set_result(call())
+        except BaseException as error:  # handed to whoever waits
+            result.set_exception(error)
+
+    threading.Thread(target=run, name="inspect-wait", daemon=True).start()
+    deadline = None if timeout is None else time.monotonic() + timeout
+    while not result.done():
+        if deadline is not None and time.monotonic() > deadline:
+            raise TimeoutError
+        await sleep(_POLL_SECONDS)
+    return result.result()
+
+
+_POLL_SECONDS = 0.01

@@ -163,8 +163,8 @@ class LiveRun:
         # a sample that failed before it could start comes here without having begun
         recorder = self._begin_sample(eval_id, uuid, sample.id, sample.epoch)
         if recorder is not None:
-            del self._samples[uuid]
             self._emit(self._recorder.end_sample(recorder, sample))
+            del self._samples[uuid]
 
     def _end_task(self, log: EvalLog) -> None:
         from otel_bridge.replay import reused_samples
@@ -173,17 +173,22 @@ class LiveRun:
         if log.location:
             try:
                 reused = reused_samples(log.location, log.eval)
-            except (OSError, ValueError) as error:
+            except Exception as error:  # a remote file system raises what it likes
                 logger.warning("Earlier samples of %s are not linked: %s", log.location, error)
         self._emit(self._recorder.end_task(log, reused))
 
+    def _end_open_sample(self, recorder: SampleRecorder) -> None:
+        self._emit(self._recorder.end_sample(recorder, None))
+
     def _end_run(self, logs: Sequence[EvalLog], error: BaseException | None) -> None:
+        """End everything that is open: what can't be ended keeps nothing else from it."""
         for recorder in self._samples.values():
-            self._emit(self._recorder.end_sample(recorder, None))
+            self._thread.attempt(partial(self._end_open_sample, recorder))
         self._samples.clear()
         by_id = {log.eval.eval_id: log for log in logs}
         for spec in self._recorder.open_tasks():
-            self._end_task(by_id.get(spec.eval_id) or self._unfinished(spec))
+            log = by_id.get(spec.eval_id) or self._unfinished(spec)
+            self._thread.attempt(partial(self._end_task, log))
         self._emit(self._recorder.end(error))
 
     def _unfinished(self, spec: EvalSpec) -> EvalLog:
@@ -196,6 +201,6 @@ class LiveRun:
         if location is not None:
             try:
                 return read_header(location)
-            except (OSError, ValueError) as error:
+            except Exception as error:  # as above; the log may also end in the middle
                 logger.warning("The log of a task that did not end can't be read: %s", error)
         return EvalLog(eval=spec, status="cancelled")

@@ -17,7 +17,6 @@ from inspect_ai.model import (
     ContentImage,
     ContentReasoning,
     ContentText,
-    GenerateConfig,
     ModelOutput,
 )
 from inspect_ai.scorer import Score, Scorer, Target, mean, scorer
@@ -161,9 +160,5 @@ def secrets() -> Task:
         approval=[ApprovalPolicy(auto_approver("approve"), "*")],
         sandbox="local",
         fail_on_error=False,
-        metadata={CANARY: WORDS},
-        config=GenerateConfig(
-            system_message=WORDS, stop_seqs=[CANARY], extra_headers={"x-secret": CANARY}
-        ),
         model=mock_model(_respond),
     )
