@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from inspect_mlflow.receipt import Receipt
@@ -11,8 +14,10 @@ if TYPE_CHECKING:
     from inspect_mlflow.config import MLflowSettings
     from inspect_mlflow.connection import Connection
 
-TAG_SECONDS = 5
+TAG_SECONDS = 3
 """How long writing the receipt may take."""
+GRACE_SECONDS = 3
+"""How long a hook waits although the other has used up the time."""
 
 
 @dataclass
@@ -22,6 +27,17 @@ class Session:
     connection: Connection | None
     receipt: Receipt = field(default_factory=Receipt)
     users: int = 0
+    _deadline: float | None = None
+
+    def time_left(self, timeout: float) -> float:
+        """How many seconds a hook may wait at the end of the run: both share `timeout`.
+
+        What one destination used up costs another no span: there are always a few seconds left.
+        """
+        now = time.monotonic()
+        if self._deadline is None:
+            self._deadline = now + timeout
+        return max(self._deadline - now, min(timeout, GRACE_SECONDS))
 
 
 _sessions: dict[str, Session] = {}
@@ -43,7 +59,9 @@ def acquire(run_id: str, settings: MLflowSettings) -> Session:
 
 async def release(run_id: str) -> None:
     """Let go of a session. The last one says what arrived, and writes it to the parent run."""
-    from anyio import CancelScope, move_on_after, to_thread
+    from anyio import CancelScope
+
+    from otel_bridge.background import off_loop
 
     session = _sessions[run_id]
     session.users -= 1
@@ -51,8 +69,8 @@ async def release(run_id: str) -> None:
         return
     del _sessions[run_id]
     if session.connection is not None:
-        with CancelScope(shield=True), move_on_after(TAG_SECONDS):
-            await to_thread.run_sync(_write, session, run_id, abandon_on_cancel=True)
+        with CancelScope(shield=True), suppress(TimeoutError):
+            await off_loop(partial(_write, session, run_id), TAG_SECONDS)
     session.receipt.say()
 
 
@@ -67,6 +85,8 @@ def _write(session: Session, run_id: str) -> None:
     run = session.connection.run(run_id)
     tags = [RunTag(key, value) for key, value in session.receipt.tags().items()]
     if not run.done() or run.exception() is not None or not tags:
+        return
+    if not session.receipt.is_whole and not session.connection.is_alive():
         return
     try:
         client, _ = session.connection.open()

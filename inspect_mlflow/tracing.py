@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -128,9 +129,9 @@ class _Run:
         self._tasks: dict[str, TaskRef] = {}
         self._run_id = run_id
         self._settings = settings
-        shared = session.acquire(run_id, settings)
-        self._connection = shared.connection
-        self._receipt = shared.receipt
+        self._session = session.acquire(run_id, settings)
+        self._connection = self._session.connection
+        self._receipt = self._session.receipt
         self._mlflow: MlflowSpanExporter | None = None
         self.live = LiveRun(
             run_id,
@@ -158,17 +159,17 @@ class _Run:
 
     async def finish(self) -> None:
         """Wait for the delivery, off the event loop, and say what did not arrive."""
-        from anyio import CancelScope, create_task_group, to_thread
+        from anyio import CancelScope, create_task_group
 
         from inspect_mlflow import session
+        from otel_bridge.background import off_loop
 
         try:
             with CancelScope(shield=True):
                 async with create_task_group() as tasks:
                     tasks.start_soon(self._show_progress)
-                    deliveries = await to_thread.run_sync(
-                        self.live.finish, self._settings.flush_timeout, abandon_on_cancel=True
-                    )
+                    timeout = self._session.time_left(self._settings.flush_timeout)
+                    deliveries = await off_loop(partial(self.live.finish, timeout))
                     tasks.cancel_scope.cancel()
             self._note(deliveries)
         finally:

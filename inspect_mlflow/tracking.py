@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 from inspect_ai.hooks import (
@@ -125,10 +126,10 @@ class _Run:
         self._run_id = run_id
         self._settings = settings
         self._autolog: Autolog | None = None
-        shared = session.acquire(run_id, settings)
-        assert shared.connection is not None
-        self.connection: Connection = shared.connection
-        self._receipt = shared.receipt
+        self._session = session.acquire(run_id, settings)
+        assert self._session.connection is not None
+        self.connection: Connection = self._session.connection
+        self._receipt = self._session.receipt
         self.writer = RunWriter(
             self.connection,
             log_artifacts=settings.log_artifacts,
@@ -137,31 +138,31 @@ class _Run:
 
     async def enable_autolog(self) -> None:
         """Enable the providers that are there, off the event loop; no call may come before."""
-        from anyio import to_thread
-
         from inspect_mlflow.autolog import Autolog, installed_providers
+        from otel_bridge.background import off_loop
 
         if not self._settings.autolog_enabled:
             return
         providers = installed_providers(self._settings.autolog_models)
         if providers:
             autolog = Autolog(self.connection)
-            if await to_thread.run_sync(autolog.enable, providers):
+            if await off_loop(partial(autolog.enable, providers)):
                 autolog.enter()
                 self._autolog = autolog
 
     async def finish(self) -> None:
         """Wait for the writer, off the event loop, and note what was written."""
-        from anyio import CancelScope, to_thread
+        from anyio import CancelScope
 
         from inspect_mlflow import session
+        from otel_bridge.background import off_loop
 
-        timeout = self._settings.flush_timeout
+        timeout = self._session.time_left(self._settings.flush_timeout)
         try:
             if self._autolog is not None:
                 self._autolog.leave()
             with CancelScope(shield=True):
-                done = await to_thread.run_sync(self._finish, timeout, abandon_on_cancel=True)
+                done = await off_loop(partial(self._finish, timeout))
             name = self.connection.name
             for what, count in self.writer.written.items():
                 self._receipt.delivered(name, what, count)
