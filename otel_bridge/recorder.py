@@ -9,6 +9,8 @@ hold.
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -369,7 +371,8 @@ class SampleRecorder:
                     instants=self._instants(node.instants),
                     begin=node.begin,
                     end=node.end,
-                    cut_off=node.end_ns is None,
+                    cut_off=node.end_ns is None
+                    or (node.event is not None and node.event.completed is None),
                     attempt=self.attempt,
                     subtask=node.event,
                     capture=self._capture,
@@ -436,25 +439,28 @@ class SampleRecorder:
 def _ends(calls: Sequence[_Call], last_ns: int) -> list[tuple[_Call, int]]:
     """When calls ended: their own time, or for one without, when the log says that it was over.
 
-    A failed attempt at a model call ends where the next one in its span begins; what was cut off
-    ends with the first span around it that ended, or with the sample's last event.
+    A failed attempt at a model call ends where another one in its span begins or ends; what was
+    cut off ends with the first span around it that ended, or with the sample's last event.
     """
+    moments: defaultdict[int, set[int]] = defaultdict(set)
+    for call in calls:
+        if call.event.event == "model":
+            for time in (call.event.timestamp, call.event.completed):
+                if time is not None:
+                    moments[id(call.around)].add(to_ns(time))
+    ordered = {around: sorted(times) for around, times in moments.items()}
     ends: list[tuple[_Call, int]] = []
-    following: dict[int, int] = {}
-    for call in reversed(calls):
-        event, around = call.event, call.around
-        start_ns = to_ns(event.timestamp)
-        end_ns = last_ns
-        if event.completed is not None:
-            end_ns = to_ns(event.completed)
-        elif event.event == "model" and event.error and following.get(id(around), 0) > start_ns:
-            end_ns = following[id(around)]
-        elif (closing := _closing_ns(around)) is not None:
-            end_ns = closing
-        ends.append((call, max(start_ns, end_ns)))
-        if event.event == "model":
-            following[id(around)] = start_ns
-    return ends[::-1]
+    for call in calls:
+        event, start_ns = call.event, to_ns(call.event.timestamp)
+        end_ns = None if event.completed is None else to_ns(event.completed)
+        if end_ns is None and event.event == "model" and event.error:
+            times = ordered[id(call.around)]
+            later = bisect_right(times, start_ns)
+            end_ns = times[later] if later < len(times) else None
+        if end_ns is None:
+            end_ns = _closing_ns(call.around)
+        ends.append((call, max(start_ns, last_ns if end_ns is None else end_ns)))
+    return ends
 
 
 def _closing_ns(node: _Node | None) -> int | None:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import inspect_ai
@@ -10,7 +11,7 @@ from inspect_ai.log import read_eval_log
 from inspect_ai.scorer import includes
 
 from otel_bridge.values import Capture
-from tests.support.capture import LiveSpans, Span, replayed_spans
+from tests.support.capture import LiveSpans, Span, replayed_spans, tree
 from tests.support.evals import TASKS, eval_task
 
 CONTENT = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
@@ -224,6 +225,84 @@ def test_content_stays_inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
             live = LiveSpans(context)
             log = eval_task("content.py@media", log_dir=tmp_path)
             assert_equal(live.spans, replayed_spans(log.location, capture=capture))
+
+
+OUTLINES = {
+    "agents.py@nested": """
+      solver generate
+        chat model
+        execute_tool researcher
+          invoke_agent researcher
+            chat model
+            execute_tool calculator
+              invoke_agent calculator
+                chat model
+                execute_tool add
+                chat model
+            chat model
+        chat model
+    """,
+    "agents.py@handed_off": """
+      solver generate
+        chat model
+        handoff calculator
+          execute_tool transfer_to_calculator
+            invoke_agent calculator
+              chat model
+              execute_tool add
+              chat model
+        chat model
+    """,
+    "agents.py@parallel": """
+      solver in_parallel
+        plan planning
+          chat model
+          reflection
+        fan out
+          task task-1
+            invoke_agent calculator-0
+              chat model
+              execute_tool add
+              chat model
+          task task-2
+            invoke_agent calculator-1
+              chat model
+              execute_tool add
+              chat model
+          task task-3
+            invoke_agent calculator-2
+              chat model
+              execute_tool add
+              chat model
+    """,
+    "events.py@busy_events": """
+      solver busy
+        check checking
+        subtask summarise
+        subtask broken step !
+    """,
+    "rare.py@cut_off_subtask": """
+      solver never_ending
+        outer
+          subtask endless !
+            chat model
+            chat model
+            chat model
+    """,
+    "endings.py@http_retries": """
+      solver generate
+        chat model
+        chat model !
+    """,
+}
+
+
+@pytest.mark.parametrize("name", OUTLINES)
+def test_what_stands_where(name: str, tmp_path: Path) -> None:
+    spans = replayed_spans(eval_task(name, log_dir=tmp_path).location)
+    expected = dedent(OUTLINES[name]).strip()
+    (root,) = (span for span in spans if span.name == expected.partition("\n")[0])
+    assert tree([root, *below(spans, root)]) == expected
 
 
 # --- what is allowed to differ ------------------------------------------------------------------

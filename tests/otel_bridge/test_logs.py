@@ -108,6 +108,20 @@ def test_a_cancelled_run_is_closed() -> None:
     assert (task.status, run.status) == ("ERROR", "ERROR")
 
 
+def test_a_log_that_was_never_finished(tmp_path: Path) -> None:
+    """As it is left behind by a process that was killed."""
+    log = read_eval_log(str(LOGS / "security-guide-gpt-4o-mini.json"))
+    log.status, log.results = "started", None
+    log.stats.completed_at = ""
+    path = tmp_path / "started.json"
+    write_eval_log(log, str(path))
+    spans = replayed_spans(path)
+    check_whole(spans)
+    by_kind = {span.inspect_kind: span for span in spans}
+    assert by_kind["task"].attributes["test.suite.run.status"] == "aborted"
+    assert (by_kind["task"].status, by_kind["run"].status) == ("ERROR", "ERROR")
+
+
 def log_with(events: list[dict[str, Any]], path: Path) -> Path:
     """A log as an older Inspect wrote it."""
     data = json.loads((LOGS / "images-gpt-4o.json").read_text())
