@@ -39,6 +39,8 @@ class MlflowSpanExporter(SpanExporter):
     """
 
     def __init__(self, connection: Connection, *, link_runs: bool) -> None:
+        # a connection that the server closed while it was idle is opened again without a word
+        logging.getLogger("urllib3.connectionpool").addFilter(_is_not_ours)
         self._connection = connection
         _, self._experiment_id = connection.open()
         self._conversations = Conversations()
@@ -111,6 +113,11 @@ class MlflowSpanExporter(SpanExporter):
             ],
         )
         return 0
+
+
+def _is_not_ours(record: logging.LogRecord) -> bool:
+    """False for what is logged on our threads: what fails there for good, we report once."""
+    return not str(record.threadName).startswith("inspect-")
 
 
 def _with_overlay(span: ReadableSpan, exchange: Exchange | None) -> ReadableSpan:
