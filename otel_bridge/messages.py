@@ -543,7 +543,7 @@ def _messages(obj: Mapping[str, Any]) -> list[ChatMessage]:
     if messages and not rest:
         return messages
     as_list = inspect.get("content") == "list"
-    fields = {key: value for key, value in inspect.items() if key not in _NOT_FIELDS}
+    fields = {k: v for k, v in inspect.items() if k not in _NOT_FIELDS} | _NO_ID
     if role == "assistant":
         calls = [part for part in rest if _type(part) == "tool_call"]
         rest = [part for part in rest if _type(part) != "tool_call"]
@@ -562,6 +562,8 @@ def _messages(obj: Mapping[str, Any]) -> list[ChatMessage]:
     return [*messages, _with_id(message, inspect)]
 
 
+_NO_ID = {"id": ""}
+"""Until `_with_id`: Inspect would take its time to make one up."""
 _NOT_FIELDS = {"id", "role", "content", "choice", "tool_calls", "error"}
 
 
@@ -583,7 +585,7 @@ def _tool_message(part: Mapping[str, Any], inspect: Mapping[str, Any]) -> ChatMe
         content = _content([{"type": "text", "content": response}] if response else [], as_list)
     else:
         content = _string(response)
-    fields = {key: value for key, value in inspect.items() if key not in _NOT_FIELDS}
+    fields = {k: v for k, v in inspect.items() if k not in _NOT_FIELDS} | _NO_ID
     error = _mapping(inspect.get("error"))
     if "message" in error:
         fields["error"] = error

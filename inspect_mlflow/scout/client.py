@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from inspect_mlflow.config import redact
 from inspect_mlflow.connection import Connection
@@ -150,14 +151,21 @@ class Reader:
     async def _pages(
         self, filter_string: str | None, limit: int | None
     ) -> AsyncIterator[Sequence[Trace]]:
-        token: str | None = None
+        """Pages, each read while the one before it is worked on."""
         size = PAGE_TRACES if limit is None else min(PAGE_TRACES, limit)
-        while True:
-            page = await self._call(partial(self._search, filter_string, size, token, True))
-            yield page
-            token = page.token
-            if not token:
-                return
+        search = partial(self._search, filter_string, size)
+        executor = ThreadPoolExecutor(1, "mlflow-traces")
+        try:
+            coming = executor.submit(self._guarded, partial(search, None, True))
+            while True:
+                page = await _in_thread(coming.result)
+                if page.token:
+                    coming = executor.submit(self._guarded, partial(search, page.token, True))
+                yield page
+                if not page.token:
+                    return
+        finally:
+            executor.shutdown(wait=False, cancel_futures=True)
 
     def _search(
         self,
@@ -198,19 +206,18 @@ class Reader:
 
         return await self._call(get)
 
-    async def _call(self, function: Callable[[Any], _Result]) -> _Result:
+    async def _call(self, function: Callable[[TracingClient], _Result]) -> _Result:
+        return await _in_thread(partial(self._guarded, function))
+
+    def _guarded(self, function: Callable[[TracingClient], _Result]) -> _Result:
+        import requests
+        from mlflow.exceptions import MlflowException
+
         assert self._client is not None
-
-        def call() -> _Result:
-            import requests
-            from mlflow.exceptions import MlflowException
-
-            try:
-                return function(self._client)
-            except (MlflowException, requests.RequestException) as error:
-                raise ScoutImportError(f"MLflow at {redact(self.uri)}: {_short(error)}") from error
-
-        return await _in_thread(call)
+        try:
+            return function(self._client)
+        except (MlflowException, requests.RequestException) as error:
+            raise ScoutImportError(f"MLflow at {redact(self.uri)}: {_short(error)}") from error
 
 
 def sqlite_file(uri: str) -> Path | None:

@@ -131,9 +131,7 @@ class _Conversation:
             if key is None:
                 yield _whole(entry if isinstance(entry, Mapping) else _note(entry))
             elif key in self._known:
-                message = message_from_genai(self._known[key])
-                message.id = entry.get("id") or key
-                yield message
+                yield self._message(key).model_copy(update={"id": entry.get("id") or key})
             else:
                 problems.append("a message of the sample stands in no model span")
 
