@@ -22,10 +22,11 @@ from inspect_ai.hooks import (
 )
 
 from inspect_mlflow.activation import activation, is_on
+from inspect_mlflow.session import running_sample
 
 if TYPE_CHECKING:
     from inspect_ai.event import SpanBeginEvent
-    from inspect_ai.log import EvalRetryError, EvalSpec
+    from inspect_ai.log import EvalSpec
 
     from inspect_mlflow.config import MLflowSettings
     from inspect_mlflow.connection import Connection
@@ -67,12 +68,14 @@ class MlflowTracingHooks(Hooks):
     async def on_sample_start(self, data: SampleStart) -> None:
         """Begin to record the sample."""
         if run := self._live(data.run_id):
+            sample = running_sample()
             run.begin_sample(
                 data.eval_id,
                 data.sample_id,
                 data.summary.id,
                 data.summary.epoch,
-                *_sample_log(),
+                location=None if sample is None else sample.log_location,
+                earlier=() if sample is None else list(sample.error_retries),
             )
 
     async def on_sample_attempt_start(self, data: SampleAttemptStart) -> None:
@@ -255,17 +258,6 @@ def _address(url: str) -> tuple[str, str, int, str]:
         host = "127.0.0.1"
     port = parts.port or (443 if parts.scheme == "https" else 80)
     return parts.scheme, host, port, parts.path.rstrip("/")
-
-
-def _sample_log() -> tuple[str | None, Sequence[EvalRetryError]]:
-    """Where the log of the sample that is starting will be, and its failed attempts before.
-
-    No hook says so. After Ctrl-C no log is handed over: only its file knows how a task ended.
-    """
-    from inspect_ai.log import _samples  # there is no public name
-
-    active = _samples.sample_active()
-    return (None, ()) if active is None else (active.log_location, list(active.error_retries))
 
 
 def _tool_event_of(begin: SpanBeginEvent) -> str | None:

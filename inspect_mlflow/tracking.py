@@ -19,6 +19,7 @@ from inspect_ai.hooks import (
 )
 
 from inspect_mlflow.activation import activation, is_on
+from inspect_mlflow.session import running_sample
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -75,8 +76,8 @@ class MlflowTrackingHooks(Hooks):
 
     async def on_sample_start(self, data: SampleStart) -> None:
         """Note where the log is: an interrupted run doesn't say."""
-        if writer := self._writer(data.run_id):
-            writer.locate(data.eval_id, _log_location())
+        if (writer := self._writer(data.run_id)) and (sample := running_sample()):
+            writer.locate(data.eval_id, sample.log_location)
 
     async def on_model_usage(self, data: ModelUsageData) -> None:
         """Count a model call, for those who watch."""
@@ -182,11 +183,3 @@ class _Run:
         if self._autolog is not None:
             self._autolog.disable(max(0.0, deadline - time.monotonic()))
         return done
-
-
-def _log_location() -> str:
-    """Where the log of the running sample is written. Inspect says so only here."""
-    from inspect_ai.log._samples import sample_active
-
-    active = sample_active()
-    return active.log_location if active is not None else ""
