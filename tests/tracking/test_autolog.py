@@ -87,23 +87,20 @@ BOTH_TWICE = ["from anthropic"] * 2 + ["from openai"] * 2
 
 
 @needs_sdks
-@pytest.mark.parametrize("otlp", [False, True], ids=["prefix", "prefix-and-otlp"])
-def test_traces_arrive_here(tracked: Tracked, providers: str, tmp_path: Path, otlp: bool) -> None:
-    environ = {
-        "INSPECT_MLFLOW_TRACKING_URI": tracked.server.uri,
-        "INSPECT_MLFLOW_EXPERIMENT_NAME": tracked.experiment_name,
-    }
-    if otlp:
-        environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"http://127.0.0.1:{free_port()}"
-        environ["MLFLOW_TRACKING_URI"] = f"http://127.0.0.1:{free_port()}"
+def test_traces_arrive_here(tracked: Tracked, providers: str, tmp_path: Path) -> None:
     run = run_inspect(
         ["eval", f"{TASKS}/tracked.py@providers", "-T", f"url={providers}"],
         cwd=tmp_path,
-        env=environ,
+        env={
+            "INSPECT_MLFLOW_TRACKING_URI": tracked.server.uri,
+            "INSPECT_MLFLOW_EXPERIMENT_NAME": tracked.experiment_name,
+            # where MLflow would send them, of which there is none
+            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{free_port()}",
+            "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{free_port()}",
+        },
     )
     assert trace_outputs(tracked) == BOTH_TWICE, run.output
-    # nothing was made where MLflow would have put it
-    assert {path.name for path in tmp_path.iterdir() if not path.name.startswith(".")} == {"logs"}
+    assert run.seconds < 60
 
 
 @needs_sdks
@@ -137,6 +134,7 @@ def test_traces_outside_go_where_they_went(
 
     monkeypatch.setenv("INSPECT_MLFLOW_AUTOLOG_ENABLED", "true")
     mine = tracked.client.create_experiment(f"{tracked.experiment_name}-mine")
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", f"{tracked.experiment_name}-mine")
     monkeypatch.setenv("INSPECT_MLFLOW_EXPERIMENT_NAME", tracked.experiment_name)
     done: list[EvalLog] = []

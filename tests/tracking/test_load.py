@@ -60,7 +60,13 @@ def test_500_samples(tracked: Tracked, tmp_path: Path, monkeypatch: pytest.Monke
     eval_task("tracked@busy", log_dir=tmp_path, task_args={"samples": 1, "sleep": 0})  # imports
     spent = timed_hooks(monkeypatch)
     with counted_requests(monkeypatch) as asked:
-        log = eval_task("tracked@busy", log_dir=tmp_path, max_samples=50, max_connections=50)
+        log = eval_task(
+            "tracked@busy",
+            log_dir=tmp_path,
+            task_args={"samples": 500, "sleep": 0.1},
+            max_samples=50,
+            max_connections=50,
+        )
     assert log.status == "success"
     calls = sum(len(times) for times in spent.values())
     total = sum(sum(times) for times in spent.values())

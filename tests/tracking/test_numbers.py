@@ -21,10 +21,8 @@ from tests.tracking.conftest import Tracked
 SEVERAL = [
     "scorers.py@many_scorers",
     "scorers.py@repeated",
-    "scorers.py@graded",
     "endings.py@sample_error",
     "endings.py@http_retries",
-    "endings.py@cached",
     "tracked.py@priced",
     "tool_loop.py@tool_loop",
 ]
