@@ -25,6 +25,7 @@ from otel_bridge.values import to_json
 if TYPE_CHECKING:
     from inspect_ai.event import Event, ModelEvent, ToolEvent
     from inspect_ai.model import ChatMessage
+    from inspect_ai.tool import ToolCall
 
 _MAX_BYTES = 1_000_000
 
@@ -55,11 +56,11 @@ def story_of(roots: Iterable[Node]) -> Story:
 
     story = Story()
     depths: dict[str, int] = {}
-    calls: dict[str, list[Any]] = {}
     roots = list(roots)
     for root in roots:
-        story.events += _events(root, None, 0, depths, calls, story.problems)
+        story.events += _events(root, None, 0, depths, story.problems)
     _fill_in_answers(story)
+    _match_calls(story.events)
     apply_ids = stable_message_ids()
     for event in story.models:
         apply_ids(event)
@@ -73,7 +74,6 @@ def _events(
     around: str | None,
     agents: int,
     depths: dict[str, int],
-    calls: dict[str, list[Any]],
     problems: list[str],
 ) -> Iterator[Event]:
     """A node's events; `agents` is how many agents and tools it is inside of."""
@@ -83,12 +83,9 @@ def _events(
     if kind == "model":
         model = _model_event(node, around, problems)
         depths[str(model.uuid)] = agents
-        for choice in model.output.choices:
-            for call in choice.message.tool_calls or ():
-                calls.setdefault(call.function, []).append(call)
         yield model
         for child in node.children:
-            yield from _events(child, around, agents, depths, calls, problems)
+            yield from _events(child, around, agents, depths, problems)
         return
     if kind == "span" and not node.children and node.parent_id is None:
         problems.append(f"the span {node.name!r}, which is no call of a model or tool")
@@ -103,10 +100,10 @@ def _events(
         working_start=0,
     )
     if kind == "tool":
-        yield _tool_event(node, around, calls)
+        yield _tool_event(node, around)
     inside = agents + (kind in ("agent", "tool"))
     for child in node.children:
-        yield from _events(child, node.id, inside, depths, calls, problems)
+        yield from _events(child, node.id, inside, depths, problems)
     yield SpanEndEvent(
         uuid=f"{node.id}-end",
         id=node.id,
@@ -163,7 +160,7 @@ def _model_event(node: Node, around: str | None, problems: list[str]) -> ModelEv
     )
 
 
-def _tool_event(node: Node, around: str | None, calls: dict[str, list[Any]]) -> ToolEvent:
+def _tool_event(node: Node, around: str | None) -> ToolEvent:
     from inspect_ai.event import ToolEvent
     from inspect_ai.tool import ToolCallError
 
@@ -180,7 +177,7 @@ def _tool_event(node: Node, around: str | None, calls: dict[str, list[Any]]) -> 
     return ToolEvent(
         uuid=node.id,
         span_id=around,
-        id=call_id or _asked(calls.get(name, []), arguments) or node.id,
+        id=call_id or node.id,
         function=name,
         arguments=arguments,
         result=result,
@@ -192,13 +189,19 @@ def _tool_event(node: Node, around: str | None, calls: dict[str, list[Any]]) -> 
     )
 
 
-def _asked(calls: list[Any], arguments: dict[str, Any]) -> str | None:
-    """The id of the model's call that a tool's span answers, which few spans say."""
-    for call in calls:
-        if call.arguments == arguments:
-            calls.remove(call)
-            return str(call.id)
-    return None
+def _match_calls(events: Iterable[Event]) -> None:
+    """Give a tool's event the id of the model's call that it answers, which few spans say."""
+    calls: list[ToolCall] = []
+    for event in events:
+        if event.event == "model":
+            for choice in event.output.choices:
+                calls += choice.message.tool_calls or ()
+        elif event.event == "tool" and event.id == event.uuid:
+            for call in calls:
+                if (call.function, call.arguments) == (event.function, event.arguments):
+                    event.id = call.id
+                    calls.remove(call)
+                    break
 
 
 def _error(node: Node) -> str | None:

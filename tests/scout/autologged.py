@@ -1,7 +1,7 @@
 """A program that uses the OpenAI and Anthropic SDKs under MLflow's autolog.
 
 Its traces are named after what makes them: `openai.chat`, `openai.chat.stream`, … Run as
-`python -m tests.scout.autologged URI EXPERIMENT`, in a process of its own: autolog patches the SDKs.
+`python -m tests.scout.autologged URI EXPERIMENT`, in a process of its own: autolog patches SDKs.
 """
 
 import asyncio
@@ -66,7 +66,7 @@ def openai_responses(client: openai.OpenAI, stream: bool) -> None:
             model="gpt-5", instructions="You add.", input=items, tools=tools, stream=stream
         )
         if stream:
-            answer = [e.response for e in answer if e.type == "response.completed"][0]
+            answer = next(e.response for e in answer if e.type == "response.completed")
         for item in answer.output:
             items.append(item.model_dump(exclude_none=True))
             if item.type == "function_call":
@@ -87,19 +87,34 @@ def anthropic_messages(client: anthropic.Anthropic, stream: bool) -> None:
             "tools": tools,
         }
         if stream:
-            with client.messages.stream(**options) as events:
-                message = events.get_final_message()
+            content = gathered(client.messages.create(**options, stream=True))
         else:
             message = client.messages.create(**options)
-        content = [block.model_dump(exclude_none=True) for block in message.content]
+            content = [block.model_dump(exclude_none=True) for block in message.content]
         messages.append({"role": "assistant", "content": content})
         results = [
-            {"type": "tool_result", "tool_use_id": b.id, "content": add(**b.input)}
-            for b in message.content
-            if b.type == "tool_use"
+            {"type": "tool_result", "tool_use_id": b["id"], "content": add(**b["input"])}
+            for b in content
+            if b["type"] == "tool_use"
         ]
         if results:
             messages.append({"role": "user", "content": results})
+
+
+def gathered(events: Any) -> list[dict[str, Any]]:
+    """The content of Anthropic's streamed message."""
+    content: list[dict[str, Any]] = []
+    for event in events:
+        if event.type == "content_block_start":
+            content.append(event.content_block.model_dump(exclude_none=True))
+            text = ""
+        elif event.type == "content_block_delta" and event.delta.type == "input_json_delta":
+            text += event.delta.partial_json
+            content[-1]["input"] = {} if text[-1] != "}" else json.loads(text)
+        elif event.type == "content_block_delta":
+            name = event.delta.type.removesuffix("_delta")
+            content[-1][name] += getattr(event.delta, name)
+    return content
 
 
 async def in_parallel(client: openai.AsyncOpenAI) -> None:
