@@ -139,7 +139,12 @@ class Importer:
         from inspect_mlflow.writer import RunWriter
 
         connection = Connection.of(self._settings)
-        writer = RunWriter(connection, log_artifacts=self._settings.log_artifacts, finished=True)
+        writer = RunWriter(
+            connection,
+            log_artifacts=self._settings.log_artifacts,
+            content=self._settings.capture_content,
+            finished=True,
+        )
         headers = [header for _, header in group.logs]
         first = headers[0].eval
         if self._runs:

@@ -186,6 +186,38 @@ def final_metrics(
     }
 
 
+def run_metrics(tasks: Iterable[tuple[EvalLog, Mapping[str, float]]]) -> dict[str, float]:
+    """Metrics of a parent run: its tasks' results, and their counts and costs together.
+
+    `tasks` are the headers of the logs with the final metrics of each. With several, the results
+    stand under the name of the task, and its model where a task ran with more than one.
+    """
+    ended = sorted(tasks, key=lambda task: (task[0].eval.task, task[0].eval.model))
+    often = Counter(header.eval.task for header, _ in ended)
+    keys = Keys()
+    named: list[tuple[str, str, float]] = []
+    totals: Counter[str] = Counter()
+    for header, metrics in ended:
+        spec = header.eval
+        label = spec.task if often[spec.task] == 1 else f"{spec.task} {spec.model}"
+        prefix = f"{label}/" if len(ended) > 1 else ""
+        named += [("score", prefix + name, value) for name, value in _results(header)]
+        totals.update({name: metrics[name] for name in _SUMMED if name in metrics})
+    named += [("own", name, value) for name, value in totals.items()]
+    return {
+        keys.key(name, kind): float(value) for kind, name, value in named if math.isfinite(value)
+    }
+
+
+_SUMMED: Final = (
+    "total_samples",
+    "completed_samples",
+    "errored_samples",
+    "unscored_samples",
+    "cost/total_usd",
+)
+
+
 def call_totals(calls: Iterable[Calls]) -> dict[str, float]:
     """Metrics of what all samples of the log called."""
     model_calls = tool_calls = 0

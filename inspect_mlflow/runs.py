@@ -8,6 +8,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final
 
 from inspect_mlflow.keys import Keys
+from otel_bridge.spans import safe_setting
 from otel_bridge.values import to_json
 
 if TYPE_CHECKING:
@@ -52,8 +53,11 @@ def run_tags(run_id: str, eval_set_id: str | None, task_names: list[str]) -> dic
     )
 
 
-def task_tags(spec: EvalSpec, plan: EvalPlan) -> dict[str, str]:
-    """Tags of a task's run: what it is found by, and params that are too long for a param."""
+def task_tags(spec: EvalSpec, plan: EvalPlan, *, content: bool = True) -> dict[str, str]:
+    """Tags of a task's run: what it is found by, and params that are too long for a param.
+
+    Without `content` the evaluation's metadata stay out, and settings that can hold text.
+    """
     tags: dict[str, Any] = {
         TAG_KIND: "task",
         TAG_RUN_ID: spec.run_id,
@@ -75,35 +79,39 @@ def task_tags(spec: EvalSpec, plan: EvalPlan) -> dict[str, str]:
         tags["mlflow.source.git.commit"] = spec.revision.commit
         tags["mlflow.source.git.repoURL"] = spec.revision.origin
         tags["inspect.git.dirty"] = spec.revision.dirty
-    for key, value in (spec.metadata or {}).items():
+    for key, value in (spec.metadata or {}).items() if content else ():
         tags[f"inspect.metadata.{key}"] = value
-    for key, value in _params(spec, plan).items():
+    for key, value in _params(spec, plan, content=content).items():
         if len(_text(value)) > PARAM_LENGTH:
             tags[f"inspect.params.{key}"] = value
     return _tags(tags)
 
 
-def end_tags(log: EvalLog) -> dict[str, str]:
-    """Tags that only a finished log knows."""
+def end_tags(log: EvalLog, *, content: bool = True) -> dict[str, str]:
+    """Tags that only a finished log knows. Without `content` an error's message stays out."""
     return _tags(
         {
             "inspect.log": log.location,
             "inspect.status": log.status,
-            "inspect.error": log.error.message if log.error else None,
+            "inspect.error": log.error.message if log.error and content else None,
         }
     )
 
 
-def task_params(spec: EvalSpec, plan: EvalPlan) -> dict[str, str]:
-    """Params of a task's run: what it was configured with."""
+def task_params(spec: EvalSpec, plan: EvalPlan, *, content: bool = True) -> dict[str, str]:
+    """Params of a task's run: what it was configured with.
+
+    Extra HTTP headers stay out, since they can hold secrets; without `content` also settings that
+    can hold text of the user's own.
+    """
     keys = Keys()
     return {
         keys.key(key): _cut(_text(value), PARAM_LENGTH)
-        for key, value in _params(spec, plan).items()
+        for key, value in _params(spec, plan, content=content).items()
     }
 
 
-def _params(spec: EvalSpec, plan: EvalPlan) -> dict[str, Any]:
+def _params(spec: EvalSpec, plan: EvalPlan, *, content: bool) -> dict[str, Any]:
     config = spec.config
     params: dict[str, Any] = {
         "task": spec.task,
@@ -134,7 +142,8 @@ def _params(spec: EvalSpec, plan: EvalPlan) -> dict[str, Any]:
         params[f"model_roles.{name}"] = ", ".join(model.model for model in models)
     for generate in (spec.model_generate_config, plan.config):
         for name, value in generate.model_dump(exclude_none=True).items():
-            params[f"config.{name}"] = value
+            if name != "extra_headers" and (content or safe_setting(name, value)):
+                params[f"config.{name}"] = value
     for name in _LIMITS:
         params[name] = getattr(config, name)
     return {key: value for key, value in params.items() if value not in (None, "")}

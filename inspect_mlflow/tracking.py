@@ -134,6 +134,7 @@ class _Run:
         self.writer = RunWriter(
             self.connection,
             log_artifacts=settings.log_artifacts,
+            content=settings.capture_content,
             on_trouble=self._receipt.trouble,
         )
 

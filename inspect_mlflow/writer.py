@@ -23,6 +23,7 @@ from inspect_mlflow.metrics import (
     Progress,
     call_totals,
     final_metrics,
+    run_metrics,
 )
 from otel_bridge.background import BackgroundThread
 from otel_bridge.spans import iso_to_ns
@@ -102,6 +103,7 @@ class RunWriter:
         connection: Connection,
         *,
         log_artifacts: bool = False,
+        content: bool = True,
         finished: bool = False,
         on_trouble: Callable[[str, str], None] = lambda destination, reason: None,
     ) -> None:
@@ -118,6 +120,7 @@ class RunWriter:
         """Where the logs of the tasks are."""
         self._connection = connection
         self._log_artifacts = log_artifacts
+        self._content = content
         self._finished = finished
         self._on_trouble = on_trouble
         self._thread = BackgroundThread("inspect-runs")
@@ -126,6 +129,7 @@ class RunWriter:
         # the rest is only touched by the background thread
         self._calls: dict[str, Calls] = {}
         self._statuses: dict[str, str] = {}
+        self._ended: dict[str, tuple[EvalLog, Mapping[str, float], int]] = {}
         self._jobs = 0
         self._ticking = False
         self._wake = threading.Event()
@@ -246,7 +250,7 @@ class RunWriter:
 
         spec = task.spec
         parent = self._connection.run(spec.run_id)
-        tags = runs.task_tags(spec, task.plan)
+        tags = runs.task_tags(spec, task.plan, content=self._content)
         tags["mlflow.parentRunId"] = parent.result(timeout=0)
         if (earlier := self._earlier_attempt(spec)) is not None:
             tags[runs.TAG_RETRY_OF] = earlier
@@ -256,10 +260,12 @@ class RunWriter:
             self._ticking = True
             self._thread.submit(self._tick)
         client, _ = self._connection.open()
-        params = [Param(key, value) for key, value in runs.task_params(spec, task.plan).items()]
+        values = runs.task_params(spec, task.plan, content=self._content)
+        params = [Param(key, value) for key, value in values.items()]
         for batch in _batches(params, BATCH_PARAMS):
             client.log_batch(run_id, params=batch, synchronous=True)
-        client.log_inputs(run_id, datasets=[runs.dataset_input(spec)])
+        for owner in (run_id, parent.result(timeout=0)):
+            client.log_inputs(owner, datasets=[runs.dataset_input(spec)])
 
     def _create(self, key: str, name: str, tags: Mapping[str, str], start_ns: int) -> str:
         from mlflow.entities import RunTag
@@ -395,9 +401,13 @@ class RunWriter:
         known = [call for call in calls if call is not None]
         if len(known) == len(calls):
             metrics |= call_totals(known)
-        tags = [RunTag(key, value) for key, value in runs.end_tags(log).items()]
+        tags = [
+            RunTag(key, value) for key, value in runs.end_tags(log, content=self._content).items()
+        ]
         client.log_batch(run_id, tags=tags, synchronous=True)
         self._log_metrics(run_id, _at(ended_ns, metrics))
+        header = log.model_copy(update={"samples": None, "reductions": None})
+        self._ended[log.eval.task_id or log.eval.eval_id] = (header, metrics, ended_ns)
 
     def _read_samples(
         self, run_id: str, source: LogSource, ended_ns: int, *, missing: bool
@@ -451,6 +461,10 @@ class RunWriter:
         assert self._run_id is not None
         run_id = self._connection.run(self._run_id).result(timeout=0)
         self._terminate(run_id, status, ended_ns)
+        if self._ended:
+            last_ns = max(ended_ns for _, _, ended_ns in self._ended.values())
+            metrics = run_metrics((log, metrics) for log, metrics, _ in self._ended.values())
+            self._log_metrics(run_id, _at(last_ns, metrics))
 
     def _terminate(self, run_id: str, status: str, ended_ns: int) -> None:
         from mlflow.entities import RunStatus

@@ -841,6 +841,11 @@ _CONFIG_WORDS = frozenset(
 """Config fields whose text is one of a few words. Others may hold the user's own, or secrets."""
 
 
+def safe_setting(name: str, value: Any) -> bool:
+    """Whether a field of the generate config can be told when content is not captured."""
+    return isinstance(value, int | float) or name in (*_CONFIG_WORDS, "reasoning_effort")
+
+
 def _request(config: GenerateConfig, capture: Capture) -> dict[str, AttributeValue]:
     attributes: dict[str, AttributeValue] = {}
     rest: dict[str, Any] = {}
@@ -861,7 +866,7 @@ def _request(config: GenerateConfig, capture: Capture) -> dict[str, AttributeVal
                 rest[name] = value
         elif name == "extra_headers":
             continue
-        elif capture.content or isinstance(value, int | float) or name in _CONFIG_WORDS:
+        elif capture.content or safe_setting(name, value):
             rest[name] = value
     if rest:
         attributes[sc.INSPECT_MODEL_CONFIG] = _json(dict(sorted(rest.items())), capture)

@@ -17,6 +17,7 @@ from inspect_ai.model import (
     ContentImage,
     ContentReasoning,
     ContentText,
+    GenerateConfig,
     ModelOutput,
 )
 from inspect_ai.scorer import Score, Scorer, Target, mean, scorer
@@ -161,4 +162,6 @@ def secrets() -> Task:
         sandbox="local",
         fail_on_error=False,
         model=mock_model(_respond),
+        config=GenerateConfig(stop_seqs=[WORDS], extra_headers={"x-key": WORDS}),
+        metadata={"about": WORDS},
     )
