@@ -14,7 +14,7 @@ from inspect_mlflow.config import redact
 from inspect_mlflow.connection import Connection
 
 if TYPE_CHECKING:
-    from mlflow.entities import Experiment, Trace
+    from mlflow.entities import Experiment, Trace, TraceInfo
     from mlflow.store.entities import PagedList
     from mlflow.tracing.client import TracingClient
 
@@ -73,7 +73,7 @@ class Reader:
     read: int = 0
     """Traces so far."""
     unfinished: int = 0
-    """Traces so far that are still in progress."""
+    """Traces so far that are still in progress, or of which not all has arrived."""
     _client: TracingClient | None = None
 
     async def open(self, *, by_experiment: bool = True) -> None:
@@ -120,7 +120,7 @@ class Reader:
         return TracingClient(self.uri), str(experiment.experiment_id)
 
     async def traces(self, selection: Selection, limit: int | None = None) -> AsyncIterator[Trace]:
-        """Finished traces, the oldest first, others are counted.
+        """Finished traces, the oldest first; others are counted.
 
         `limit` is how many are wanted: no page is larger.
         """
@@ -129,11 +129,9 @@ class Reader:
         else:
             pages = self._pages(selection.filter_string(), limit)
         async for page in pages:
-            for trace in page:
+            self.unfinished += page.unfinished
+            for trace in page.traces:
                 self.read += 1
-                if trace.info.state.value == "IN_PROGRESS":
-                    self.unfinished += 1
-                    continue
                 yield trace
 
     async def count(self, selection: Selection) -> int:
@@ -141,39 +139,38 @@ class Reader:
         token: str | None = None
         total = 0
         while True:
-            search = partial(self._search, selection.filter_string(), COUNTED_TRACES, token, False)
+            search = partial(self._search, selection.filter_string(), COUNTED_TRACES, token)
             page = await self._call(search)
-            total += sum(trace.info.state.value != "IN_PROGRESS" for trace in page)
+            total += sum(_is_finished(trace.info) for trace in page)
             token = page.token
             if not token:
                 return total
 
-    async def _pages(
-        self, filter_string: str | None, limit: int | None
-    ) -> AsyncIterator[Sequence[Trace]]:
+    async def _pages(self, filter_string: str | None, limit: int | None) -> AsyncIterator[_Page]:
         """Pages, each read while the one before it is worked on."""
         size = PAGE_TRACES if limit is None else min(PAGE_TRACES, limit)
-        search = partial(self._search, filter_string, size)
+        read = partial(self._page, filter_string, size)
         executor = ThreadPoolExecutor(1, "mlflow-traces")
         try:
-            coming = executor.submit(self._guarded, partial(search, None, True))
+            coming = executor.submit(self._guarded, partial(read, None))
             while True:
                 page = await _in_thread(coming.result)
                 if page.token:
-                    coming = executor.submit(self._guarded, partial(search, page.token, True))
+                    coming = executor.submit(self._guarded, partial(read, page.token))
                 yield page
                 if not page.token:
                     return
         finally:
             executor.shutdown(wait=False, cancel_futures=True)
 
+    def _page(
+        self, filter_string: str | None, size: int, token: str | None, client: TracingClient
+    ) -> _Page:
+        found = self._search(filter_string, size, token, client)
+        return _with_spans([trace.info for trace in found], found.token, client)
+
     def _search(
-        self,
-        filter_string: str | None,
-        size: int,
-        token: str | None,
-        spans: bool,
-        client: TracingClient,
+        self, filter_string: str | None, size: int, token: str | None, client: TracingClient
     ) -> PagedList[Trace]:
         return client.search_traces(
             locations=[str(self.experiment_id)],
@@ -181,30 +178,20 @@ class Reader:
             max_results=size,
             order_by=["timestamp_ms ASC"],
             page_token=token,
-            include_spans=spans,
+            include_spans=False,
         )
 
-    async def _named(self, trace_ids: str | Sequence[str]) -> AsyncIterator[Sequence[Trace]]:
+    async def _named(self, trace_ids: str | Sequence[str]) -> AsyncIterator[_Page]:
         for trace_id in [trace_ids] if isinstance(trace_ids, str) else trace_ids:
-            trace = await self.trace(trace_id)
-            if trace is None:
+            page = await self._call(partial(_one, trace_id))
+            if page is None:
                 raise ScoutImportError(f"MLflow at {redact(self.uri)} has no trace {trace_id!r}.")
-            yield [trace]
+            yield page
 
     async def trace(self, trace_id: str) -> Trace | None:
-        """One trace, None if there is none of that id."""
-
-        def get(client: TracingClient) -> Trace | None:
-            from mlflow.exceptions import MlflowException
-
-            try:
-                return client.get_trace(trace_id)
-            except MlflowException as error:
-                if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"):
-                    return None
-                raise
-
-        return await self._call(get)
+        """One trace, None if there is none of that id, or not all of it."""
+        page = await self._call(partial(_one, trace_id))
+        return next(iter(page.traces), None) if page is not None else None
 
     async def _call(self, function: Callable[[TracingClient], _Result]) -> _Result:
         return await _in_thread(partial(self._guarded, function))
@@ -232,6 +219,36 @@ def _short(error: Exception) -> str:
     while cause.__cause__ is not None or cause.__context__ is not None:
         cause = cause.__cause__ or cause.__context__ or cause
     return " ".join((str(cause) or type(cause).__name__).split())[:500]
+
+
+@dataclass(frozen=True)
+class _Page:
+    traces: Sequence[Trace]
+    unfinished: int
+    token: str | None = None
+
+
+def _is_finished(info: TraceInfo) -> bool:
+    return info.state.value != "IN_PROGRESS"
+
+
+def _with_spans(infos: Sequence[TraceInfo], token: str | None, client: TracingClient) -> _Page:
+    """The traces of a page. MLflow gives none of which a span has not arrived."""
+    finished = [info.trace_id for info in infos if _is_finished(info)]
+    loaded = {trace.info.trace_id: trace for trace in client.batch_get_traces(finished)}
+    traces = [loaded[trace_id] for trace_id in finished if trace_id in loaded]
+    return _Page(traces, len(infos) - len(traces), token)
+
+
+def _one(trace_id: str, client: TracingClient) -> _Page | None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return _with_spans([client.get_trace_info(trace_id)], None, client)
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"):
+            return None
+        raise
 
 
 async def _in_thread(function: Callable[[], _Result]) -> _Result:

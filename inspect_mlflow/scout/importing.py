@@ -79,7 +79,8 @@ class TraceImport:
     def left_out(self) -> Iterator[str]:
         """A line for each kind of thing that is missing."""
         if self.reader.unfinished:
-            yield f"{_count(self.reader.unfinished, 'trace')} still in progress: left out"
+            unfinished = _count(self.reader.unfinished, "trace")
+            yield f"{unfinished} in progress, or not wholly in MLflow yet: left out"
         if self.samples_cut_off:
             yield f"{_count(self.samples_cut_off, 'sample')} that never finished: left out"
         if self.unended:

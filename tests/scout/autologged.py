@@ -66,7 +66,7 @@ def openai_responses(client: openai.OpenAI, stream: bool) -> None:
             model="gpt-5", instructions="You add.", input=items, tools=tools, stream=stream
         )
         if stream:
-            answer = next(e.response for e in answer if e.type == "response.completed")
+            (answer,) = (e.response for e in answer if e.type == "response.completed")
         for item in answer.output:
             items.append(item.model_dump(exclude_none=True))
             if item.type == "function_call":
