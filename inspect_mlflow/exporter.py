@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from inspect_mlflow.connection import Connection
 from inspect_mlflow.conversations import Conversations, Exchange
 from inspect_mlflow.overlay import overlay
-from inspect_mlflow.trace_info import TraceSummaries
+from inspect_mlflow.trace_info import TraceSummaries, reused_traces
 from inspect_mlflow.trace_writer import SummaryDelivery, TraceWriter
 
 logger = logging.getLogger(__name__)
@@ -60,6 +60,8 @@ class MlflowSpanExporter(SpanExporter):
         for span in spans:
             for summary in self._summaries.add(span):
                 self._writer.put(summary)
+            if reused := reused_traces(span):
+                self._writer.link(*reused)
         return SpanExportResult.SUCCESS
 
     def force_flush(self, timeout_millis: int = 30000) -> bool:

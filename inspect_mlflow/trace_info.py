@@ -230,3 +230,19 @@ def _summary(
 
 def _cut(text: str, length: int) -> str:
     return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def reused_traces(span: ReadableSpan) -> tuple[str, list[str]] | None:
+    """The eval id of a retried task, and the traces of the samples that it took over.
+
+    Its span links to them; None for a span that took over none.
+    """
+    attributes = span.attributes or {}
+    if attributes.get(sc.INSPECT_KIND) != "task":
+        return None
+    traces = dict.fromkeys(
+        f"tr-{hex_trace_id(link.context.trace_id)}"
+        for link in span.links
+        if (link.attributes or {}).get(sc.INSPECT_KIND) == "sample"
+    )
+    return (str(attributes[sc.INSPECT_EVAL_ID]), list(traces)) if traces else None

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -27,6 +28,8 @@ WAIT_FOR_ROOM = 30.0
 WAIT_FOR_RUN = 30.0
 """Seconds: for room in the queue, and for a run that is still being created."""
 REQUEST_TIMEOUT = 30
+LINKS_PER_REQUEST = 100
+"""MLflow links at most so many traces to a run in one request."""
 _TRACES_PATH = "/api/3.0/mlflow/traces"
 
 
@@ -92,6 +95,23 @@ class TraceWriter:
                     self._changed.notify_all()
                     return
             self._lose(f"more than {self._queue_bytes // 1024 // 1024} MB were waiting")
+
+    def link(self, owner: str, trace_ids: Sequence[str]) -> None:
+        """Find traces that are in MLflow already under an Inspect id's run as well. Blocks."""
+        from mlflow.exceptions import MlflowException
+
+        run_id = self._run_id(owner) if self._link_runs else None
+        if run_id is None:
+            return
+        client, _ = self._connection.open()
+        try:
+            for start in range(0, len(trace_ids), LINKS_PER_REQUEST):
+                client.link_traces_to_run(
+                    list(trace_ids[start : start + LINKS_PER_REQUEST]), run_id
+                )
+        except MlflowException as error:
+            with self._changed:
+                self._lose(f"earlier traces were not linked to {run_id}: {error}")
 
     def flush(self, timeout: float) -> bool:
         """Wait until nothing is waiting or under way, at most `timeout` seconds."""
