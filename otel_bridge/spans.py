@@ -381,7 +381,9 @@ def sample_span(
             status = "error"
             kind, event = _eval_error(sample.error, end, capture)
             attributes[sc.ERROR_TYPE] = kind
-            events.append(event)
+            # Inspect's own error event may stand here already, and says the same
+            if not any(event.attributes.items() <= other.attributes.items() for other in instants):
+                events.append(event)
             message = _first_line(sample.error.message, capture)
     attributes[sc.TEST_CASE_RESULT_STATUS] = _case_status(sample)
     links: Sequence[LinkData] = ()

@@ -97,7 +97,7 @@ def test_a_failed_sample_is_an_error_without_scores(atlas_runs: Experiment) -> N
         assert feedback(trace) == {}
         (root,) = (span for span in trace.data.spans if span.parent_id is None)
         assert root.status.status_code == SpanStatusCode.ERROR
-        exception = next(event for event in root.events if event.name == "exception")
+        (exception,) = (event for event in root.events if event.name == "exception")
         assert exception.attributes["exception.type"] == "LookupError"
         assert "is on no map" in str(exception.attributes["exception.message"])
         assert "Traceback" in str(exception.attributes["exception.stacktrace"])
