@@ -1,5 +1,6 @@
 """Spans written by hand, as any program's exporter would send them to MLflow."""
 
+import itertools
 import json
 import secrets
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from opentelemetry.trace.status import Status, StatusCode
 from inspect_mlflow.connection import Connection
 
 START = 1_700_000_000_000_000_000
+_traces = itertools.count()
 
 
 @dataclass
@@ -35,7 +37,7 @@ def log_trace(uri: str, experiment: str, root: Given, *, without_root: bool = Fa
 
     _, experiment_id = Connection(uri, experiment).open()
     trace_id = secrets.randbits(128)
-    spans = list(_spans(root, trace_id, None, [0]))
+    spans = list(_spans(root, trace_id, None, [100 * next(_traces)]))
     encoded = encode_spans(spans[1:] if without_root else spans)
     store: Any = utils._get_store(uri)  # type: ignore[no-untyped-call, unused-ignore]
     store.log_spans(
