@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from inspect_mlflow.keys import Keys
-from otel_bridge.spans import iso_to_ns, to_ns
+from otel_bridge.spans import iso_to_ns, score_items, score_number, to_ns
 
 if TYPE_CHECKING:
     from inspect_ai.event import Event
     from inspect_ai.log import EvalLog, EvalSample, EvalSampleSummary
     from inspect_ai.model import ModelUsage
-    from inspect_ai.scorer import Score, Value
+    from inspect_ai.scorer import Score
 
 _USAGE: Final = {
     "input_tokens": "input_tokens",
@@ -30,9 +30,6 @@ _USAGE: Final = {
     "total_cost_usd": "total_cost",
 }
 """Metric → field of Inspect's `ModelUsage`."""
-
-_WORDS: Final = {"yes": 1.0, "true": 1.0, "no": 0.0, "false": 0.0}
-_LETTERS: Final = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0}
 
 
 class Point(NamedTuple):
@@ -230,32 +227,10 @@ def call_totals(calls: Iterable[Calls]) -> dict[str, float]:
 def score_values(scores: Mapping[str, Score]) -> Iterator[tuple[str, float]]:
     """The numbers in a sample's scores: one per scorer, one per key where the value has keys."""
     for name, score in scores.items():
-        value = score.value
-        parts = (
-            [(f"{name}/{key}", part) for key, part in value.items()]
-            if isinstance(value, Mapping)
-            else [(name, value)]
-        )
-        for key, part in parts:
-            number = score_number(part)
+        for label, value in score_items(name, score):
+            number = score_number(value)
             if number is not None:
-                yield key, number
-
-
-def score_number(value: Value | None) -> float | None:
-    """A score's value as Inspect's `value_to_float()` reads it; None where that isn't defined."""
-    if isinstance(value, str):
-        if value in _LETTERS:
-            return _LETTERS[value]
-        if value.lower() in _WORDS:
-            return _WORDS[value.lower()]
-    elif not isinstance(value, bool | int | float):
-        return None
-    try:
-        number = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None
+                yield label, number
 
 
 def usage_values(usage: ModelUsage) -> Iterator[tuple[str, float]]:

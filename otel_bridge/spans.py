@@ -481,6 +481,7 @@ def _case_status(sample: EvalSample | None) -> str:
 # --- scores -----------------------------------------------------------------------------------
 
 _LETTERS = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0}
+_WORDS = {"yes": 1.0, "true": 1.0, "no": 0.0, "false": 0.0}
 
 
 def score_items(name: str, score: Score) -> Iterator[tuple[str, Any]]:
@@ -493,13 +494,19 @@ def score_items(name: str, score: Score) -> Iterator[tuple[str, Any]]:
 
 
 def score_number(value: Any) -> float | None:
-    """A score's value as a number: Inspect's C, P, I and N by their worth; None for other text."""
+    """A score's value as Inspect's `value_to_float()` reads it; None where that isn't defined."""
     if isinstance(value, str):
-        return _LETTERS.get(value)
-    if isinstance(value, bool | int | float):
+        if value in _LETTERS:
+            return _LETTERS[value]
+        if value.lower() in _WORDS:
+            return _WORDS[value.lower()]
+    elif not isinstance(value, bool | int | float):
+        return None
+    try:
         number = float(value)
-        return number if math.isfinite(number) else None
-    return None
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
 
 
 def score_value(value: Any, capture: Capture) -> AttributeValue | None:

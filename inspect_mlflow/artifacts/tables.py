@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from inspect_mlflow.metrics import Calls, score_number, usage_values
+from inspect_mlflow.metrics import Calls, usage_values
+from otel_bridge.spans import score_number
 from otel_bridge.values import clean_text, strip_media, to_json
 
 if TYPE_CHECKING:

@@ -30,9 +30,9 @@ from inspect_mlflow.metrics import (
     FinishedSample,
     final_metrics,
     progress_points,
-    score_number,
     score_values,
 )
+from otel_bridge.spans import score_number
 from tests.support.evals import eval_task, read_log
 
 validate_metric: Any = validation._validate_metric_name
