@@ -141,7 +141,7 @@ def main(uri: str, experiment: str) -> None:
             ):
                 with mlflow.start_span(f"{name}{suffix}", span_type="AGENT") as span:
                     span.set_inputs({"question": QUESTION})
-                    run(client, stream)  # type: ignore[arg-type, operator]
+                    run(client, stream)  # type: ignore[arg-type]
                     span.set_outputs("It is 5.")
         with mlflow.start_span("openai.parallel") as span:
             asyncio.run(in_parallel(openai.AsyncOpenAI(base_url=f"{address}/v1", api_key="none")))

@@ -101,12 +101,12 @@ def _chat(request: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _chat_chunks(answer: dict[str, Any]) -> Iterator[tuple[None, Any]]:
+def _chat_chunks(answer: dict[str, Any]) -> Iterator[tuple[str | None, Any]]:
     (choice,) = answer["choices"]
     base = {key: answer[key] for key in ("id", "created", "model")}
     base["object"] = "chat.completion.chunk"
 
-    def chunk(delta: dict[str, Any], reason: str | None = None) -> tuple[None, Any]:
+    def chunk(delta: dict[str, Any], reason: str | None = None) -> tuple[str | None, Any]:
         choices = [{"index": 0, "delta": delta, "finish_reason": reason}]
         return None, {**base, "choices": choices}
 
@@ -175,7 +175,7 @@ def _response(request: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _response_events(answer: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+def _response_events(answer: dict[str, Any]) -> Iterator[tuple[str | None, Any]]:
     def event(number: int, name: str, **data: Any) -> tuple[str, Any]:
         return name, {"type": name, "sequence_number": number, **data}
 
@@ -218,14 +218,14 @@ def _message(request: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _message_events(answer: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+def _message_events(answer: dict[str, Any]) -> Iterator[tuple[str | None, Any]]:
     start = {**answer, "content": [], "stop_reason": None}
     start["usage"] = {**answer["usage"], "output_tokens": 1}
     yield "message_start", {"type": "message_start", "message": start}
     for index, block in enumerate(answer["content"]):
         at = {"index": index}
         if block["type"] == "thinking":
-            empty = {"type": "thinking", "thinking": "", "signature": ""}
+            empty: dict[str, Any] = {"type": "thinking", "thinking": "", "signature": ""}
             deltas = [
                 {"type": "thinking_delta", "thinking": block["thinking"]},
                 {"type": "signature_delta", "signature": block["signature"]},
