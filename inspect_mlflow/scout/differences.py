@@ -26,6 +26,9 @@ DIFFERENCES: Final = {
         "JSON has no word for them: outside of scores they are the strings NaN, Infinity and "
         "-Infinity."
     ),
+    "total_time, working_time, score": (
+        "Equal to nine digits: Scout's come from the log's index by way of a data frame."
+    ),
     "text that is a quoted JSON string": (
         'MLflow takes the quotes off an attribute that is `"yes"`: such a tool result or output of '
         "a sandbox comes back as `yes`. Messages are not concerned."

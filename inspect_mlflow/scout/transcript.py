@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,13 +15,11 @@ if TYPE_CHECKING:
     from inspect_ai.log import EvalSample, EvalSampleSummary
     from inspect_ai.model import ChatMessage
     from inspect_scout import Transcript
-    from mlflow.entities import Trace
+    from mlflow.entities import Assessment, Trace
 
     from inspect_mlflow.scout.events import Story
 
 SOURCE_TYPE: Final = "mlflow"
-EXPECTED: Final = "target"
-"""The name under which a sample's target is an expectation in MLflow."""
 
 
 def transcript_of_sample(
@@ -71,7 +69,7 @@ def transcript_of_trace(roots: list[Node], story: Story, trace: Trace, uri: str)
 
     root = roots[0] if roots else None
     models = story.models
-    assessed = _assessments(trace, None)
+    assessed = _assessments(trace.info.assessments or ())
     scores: dict[str, Any] = assessed.pop("feedback", {})
     score, explanation = next(iter(scores.values()), (None, None))
     agent = next((e for e in story.events if e.event == "span_begin" and e.type == "agent"), None)
@@ -136,14 +134,14 @@ def _trace_metadata(trace: Trace) -> dict[str, Any]:
     return found
 
 
-def _assessments(trace: Trace, span_id: str | None) -> dict[str, dict[str, Any]]:
-    """What was said of a trace, or of a span in it: by code and judges, by people, as expected.
+def _assessments(assessments: Iterable[Assessment]) -> dict[str, dict[str, Any]]:
+    """What was said: by code and judges, by people, and as expected, each by its name.
 
     The feedback has its rationale beside it. Of what was said again the last counts.
     """
     found: dict[str, dict[str, Any]] = {}
-    for assessment in trace.info.assessments or ():
-        if assessment.valid is False or (span_id and assessment.span_id not in (None, span_id)):
+    for assessment in assessments:
+        if assessment.valid is False:
             continue
         if assessment.expectation is not None:
             found.setdefault("expectations", {})[assessment.name] = assessment.expectation.value
@@ -159,21 +157,22 @@ def _assessments(trace: Trace, span_id: str | None) -> dict[str, dict[str, Any]]
 
 def _added(trace: Trace, root: Node) -> dict[str, Any]:
     """What was said of a sample in MLflow, beside what the evaluation said itself."""
-    own = {EXPECTED: root.text(sc.INSPECT_SAMPLE_TARGET)}
-    found = _assessments(trace, root.id)
-    expectations = {
-        name: value
-        for name, value in found.get("expectations", {}).items()
-        if str(value) != own.get(name)
-    }
-    feedback = {
-        name: value
-        for name, (value, _) in found.get("feedback", {}).items()
-        if f"{sc.INSPECT_SCORE_PREFIX}{name}" not in root.attributes
-    }
-    human = found.get("human_feedback", {})
-    added = {"expectations": expectations, "feedback": feedback, "human_feedback": human}
-    return {name: values for name, values in added.items() if values}
+    found = _assessments(
+        assessment
+        for assessment in trace.info.assessments or ()
+        if assessment.span_id in (None, root.id) and not _of_evaluation(assessment)
+    )
+    feedback = found.pop("feedback", {})
+    if feedback:
+        found["feedback"] = {name: value for name, (value, _) in feedback.items()}
+    return found
+
+
+def _of_evaluation(assessment: Assessment) -> bool:
+    """Whether this package wrote it: a score, or the target of the dataset."""
+    if assessment.expectation is not None:
+        return assessment.name == "target" and assessment.source.source_id == "dataset"
+    return "inspect.scorer" in (assessment.metadata or {})
 
 
 def task_data(task: Node | None) -> Mapping[str, Any]:

@@ -126,6 +126,28 @@ def test_a_run_that_has_not_ended(
     assert "1 evaluation without an end in MLflow" in caplog.text
 
 
+def test_what_people_say_of_a_sample(store: str, experiment_name: str, tmp_path: Path) -> None:
+    """Feedback and expectations come along, but not those that repeat the evaluation's own."""
+    from mlflow.entities import AssessmentSource, Expectation, Feedback
+    from mlflow.tracing.client import TracingClient
+
+    send(
+        eval_task("scorers.py@graded", log_dir=tmp_path).location,
+        uri=store,
+        experiment=experiment_name,
+    )
+    first, *others = imported(experiment_name=experiment_name, tracking_uri=store)
+    client, person = TracingClient(store), AssessmentSource("HUMAN", "p")
+    trace_id = first.metadata["mlflow_trace_id"]
+    client.log_assessment(trace_id, Feedback(name="liked", value=True, source=person))
+    client.log_assessment(trace_id, Expectation(name="tone", value="kind", source=person))
+    again, *rest = imported(experiment_name=experiment_name, tracking_uri=store)
+    said = {"human_feedback": {"liked": True}, "expectations": {"tone": "kind"}}
+    assert again.metadata == {**first.metadata, **said}
+    assert [t.metadata for t in rest] == [t.metadata for t in others]
+    assert not said.keys() & {key for t in [first, *others] for key in t.metadata}
+
+
 # --- what goes wrong ------------------------------------------------------------------------------
 
 

@@ -1,6 +1,8 @@
 """A log's transcripts by way of MLflow equal those that Scout makes of the log itself."""
 
 import math
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,8 @@ from inspect_scout import Transcript
 from inspect_mlflow.scout.differences import DIFFERENCES
 from otel_bridge.spans import ScopeSetting
 from tests.scout.support import as_eval, imported, scout_transcripts, send
-from tests.support.evals import eval_task
+from tests.support.environment import clean_environ
+from tests.support.evals import TASKS, eval_task, run_inspect
 
 LOGS = Path(__file__).parents[1] / "logs"
 
@@ -124,8 +127,6 @@ def test_long_conversations_with_little_history(
 def test_several_tasks_in_one_run(store: str, experiment_name: str, tmp_path: Path) -> None:
     from inspect_ai import eval as inspect_eval
 
-    from tests.support.evals import TASKS
-
     logs = inspect_eval(
         [f"{TASKS}/tool_loop.py@tool_loop", f"{TASKS}/minimal.py@minimal"],
         log_dir=str(tmp_path),
@@ -229,3 +230,31 @@ def normal(path: str, transcript: Transcript) -> str:
         parts.append(before + ("[]" if bracket else ""))
         rest = after.partition("]")[2] if bracket else ""
     return "".join(parts)
+
+
+MAIN = "from inspect_mlflow.cli import main; main()"
+
+
+def test_live_and_imported_logs(tmp_path: Path) -> None:
+    """By the hooks while it runs, and by the import command afterwards: the same."""
+    live, later = (f"sqlite:///{tmp_path}/{name}.db" for name in ("live", "later"))
+    environ = {
+        "MLFLOW_MODEL_CATALOG_URI": "",
+        "INSPECT_MLFLOW_CAPTURE_MEDIA": "true",
+        "MLFLOW_INSPECT_TRACING": "true",
+        "INSPECT_MLFLOW_LOG_ARTIFACTS": "false",
+    }
+    run = run_inspect(
+        ["eval", f"{TASKS}/content.py@media"],
+        cwd=tmp_path,
+        env={**environ, "MLFLOW_TRACKING_URI": live},
+    )
+    (log,) = run.logs
+    subprocess.run(
+        [sys.executable, "-c", MAIN, "import", str(log), "--no-runs"],
+        cwd=tmp_path,
+        env={**clean_environ(), **environ, "MLFLOW_TRACKING_URI": later},
+        check=True,
+    )
+    for store in (live, later):
+        assert compared(log, imported(tracking_uri=store)) <= EXPECTED
