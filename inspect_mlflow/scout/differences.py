@@ -41,8 +41,5 @@ DIFFERENCES: Final = {
         "Scout reads counts from the log's index, which older logs don't have; here they are "
         "counted."
     ),
-    "logs with a `message_pool` (pre-releases of Inspect's message pooling)": (
-        "Inspect's own reader gives their model calls no input; so has the trace none."
-    ),
 }
 """By field, or by the kind of log."""

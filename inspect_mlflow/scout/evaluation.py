@@ -538,7 +538,11 @@ def _text_or_list(root: Node, key: str) -> Any:
 
 
 def _error(root: Node) -> Json | None:
-    exception = _own_exception(root)
+    """The error that ended a sample, which Inspect's last error event may say already."""
+    if not root.failed:
+        return None
+    exceptions = [e.attributes for e in root.events if e.name == sc.EVENT_EXCEPTION]
+    exception = _own_exception(root) or (exceptions[-1] if exceptions else {})
     return _exception(exception, {}) if exception else None
 
 
