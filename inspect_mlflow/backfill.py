@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from inspect_ai.log import EvalLog
 
     from inspect_mlflow.config import MLflowSettings
+    from inspect_mlflow.exporter import MlflowSpanExporter
     from inspect_mlflow.writer import RunWriter
 
 logger = logging.getLogger("inspect_mlflow")
@@ -54,6 +55,7 @@ class Imported:
 
     logs: int = 0
     samples: int = 0
+    traces: int = 0
     deliveries: list[Delivery] = field(default_factory=list)
     failures: list[Unreadable] = field(default_factory=list)
 
@@ -156,7 +158,8 @@ class Importer:
             )
         else:
             self._find_runs(connection, writer, group)
-        destinations = self._destinations(connection)
+        exporters: list[MlflowSpanExporter] = []
+        destinations = self._destinations(connection, exporters)
         recorder = RunRecorder(group.run_id, self._settings.trace_scope, self._settings.capture)
         tracer = SpanTracer(tracer_provider(destinations), version("inspect-mlflow"))
         for header in headers:
@@ -183,6 +186,12 @@ class Importer:
             destination.force_flush(int((deadline - time.monotonic()) * 1000))
             destination.shutdown()
             result.deliveries.append(destination.delivery())
+        for exporter in exporters:
+            summaries = exporter.summaries()
+            result.traces += summaries.delivered
+            if lost := summaries.lost + summaries.waiting:
+                reason = f"{lost} traces have no name and no scores: {summaries.reason}"
+                result.failures.append(Unreadable(group.logs[0][0], reason))
 
     def _import_log(
         self,
@@ -216,17 +225,21 @@ class Importer:
             if self._runs:
                 writer.end_task(header)
 
-    def _destinations(self, connection: Connection) -> list[Destination]:
-        from inspect_mlflow.exporter import MlflowSpanExporter
-
+    def _destinations(
+        self, connection: Connection, opened: list[MlflowSpanExporter]
+    ) -> list[Destination]:
+        """Where spans go; the exporter to MLflow is put on `opened` when there is one."""
         if not self._traces:
             return []
+
+        def mlflow() -> MlflowSpanExporter:
+            from inspect_mlflow.exporter import MlflowSpanExporter
+
+            opened.append(MlflowSpanExporter(connection, link_runs=True))
+            return opened[-1]
+
         return [
-            Destination(
-                "MLflow",
-                lambda: MlflowSpanExporter(connection, link_runs=True),
-                wait_for_room=True,
-            ),
+            Destination("MLflow", mlflow, wait_for_room=True),
             *self._more_destinations(),
         ]
 

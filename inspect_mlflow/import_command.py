@@ -120,6 +120,8 @@ def _say(console: Console, result: Imported, uri: str, experiment: str) -> None:
         )
     for destination, (delivered, lost, reason) in totals.items():
         text = f"  {delivered} spans to {destination}"
+        if destination == "MLflow":
+            text += f", in {result.traces} traces"
         if lost:
             text += f"; {lost} did not arrive: {reason}"
         console.print(escape(text), highlight=False, soft_wrap=True)
