@@ -82,7 +82,7 @@ def read_back(client: MlflowClient, experiment_id: str, run_ids: set[str]) -> li
             metrics={
                 name: value
                 for name, value in run.data.metrics.items()
-                if name.endswith(("/accuracy", "/mean"))
+                if _is_child(run) and name.endswith(("/accuracy", "/mean"))
             },
             traces=len(
                 client.search_traces(
