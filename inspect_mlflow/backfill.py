@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from inspect_mlflow.connection import Connection, ConnectionFailed
 from inspect_mlflow.logs import local_path
-from otel_bridge.pipeline import Delivery, Destination, tracer_provider
+from otel_bridge.pipeline import Delivery, Destination, finish, tracer_provider
 from otel_bridge.recorder import RunRecorder
 from otel_bridge.replay import read_header, read_samples, reused_samples
 from otel_bridge.spans import iso_to_ns
@@ -179,13 +179,7 @@ class Importer:
         writer.finish(FLUSH_SECONDS)
         for failure in writer.failures:
             result.failures.append(Unreadable(group.logs[0][0], failure))
-        deadline = time.monotonic() + FLUSH_SECONDS
-        for destination in destinations:
-            destination.request_flush(deadline)
-        for destination in destinations:
-            destination.force_flush(int((deadline - time.monotonic()) * 1000))
-            destination.shutdown()
-            result.deliveries.append(destination.delivery())
+        result.deliveries += finish(destinations, time.monotonic() + FLUSH_SECONDS)
         for exporter in exporters:
             summaries = exporter.summaries()
             result.traces += summaries.delivered

@@ -104,14 +104,9 @@ class LiveRun:
         deadline = time.monotonic() + timeout
         self._thread.flush(timeout)
         self._thread.close()
-        for destination in self._destinations:
-            destination.request_flush(deadline)
-        for destination in self._destinations:
-            remaining = max(0.0, deadline - time.monotonic())
-            destination.force_flush(int(remaining * 1000))
-        for destination in self._destinations:
-            destination.shutdown()
-        return [destination.delivery() for destination in self._destinations]
+        from otel_bridge.pipeline import finish
+
+        return finish(self._destinations, deadline)
 
     @property
     def unconverted(self) -> int:

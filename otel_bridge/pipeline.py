@@ -278,6 +278,18 @@ class Destination(SpanProcessor):
             tell(self.name, reason)
 
 
+def finish(destinations: Sequence[Destination], deadline: float) -> list[Delivery]:
+    """Send what is queued everywhere at once until `deadline` (of `time.monotonic`), then stop."""
+    for destination in destinations:
+        destination.request_flush(deadline)
+    for destination in destinations:
+        remaining = max(0.0, deadline - time.monotonic())
+        destination.force_flush(int(remaining * 1000))
+    for destination in destinations:
+        destination.shutdown()
+    return [destination.delivery() for destination in destinations]
+
+
 class _ExporterErrors(logging.Filter):
     """Keeps what an exporter logs on this thread, and keeps it from the log.
 
