@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from inspect_mlflow.connection import Connection, ConnectionFailed
-from inspect_mlflow.logs import local_path
+from otel_bridge.logs import LogSource, local_path, read_header, reused_samples
 from otel_bridge.pipeline import Delivery, Destination, finish, tracer_provider
 from otel_bridge.recorder import RunRecorder
-from otel_bridge.replay import read_header, read_samples, reused_samples
 from otel_bridge.spans import iso_to_ns
 from otel_bridge.tracer import SpanTracer
 
@@ -198,18 +197,17 @@ class Importer:
     ) -> None:
         """One log: the calls that the hooks would have made, in their order."""
         eval_id = header.eval.eval_id
+        source = LogSource.of(header)
         if self._runs:
-            writer.begin_task(header.eval, header.plan)
+            writer.begin_task(header.eval, header.plan, source)
         reused = reused_samples(location, header.eval)
         try:
-            for sample in read_samples(location):
+            for sample in source.samples():
                 self.on_sample()
                 result.samples += 1
-                if sample.uuid in reused:
-                    continue
                 if self._runs:
-                    writer.end_sample(eval_id, sample)
-                if self._traces:
+                    writer.add_sample(eval_id, sample, reused=sample.uuid in reused)
+                if self._traces and sample.uuid not in reused:
                     spans = recorder.begin_sample(eval_id, sample.uuid, sample.id, sample.epoch)
                     if spans is not None:
                         tracer.emit(recorder.end_sample(spans, sample))

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from inspect_mlflow import runs
 from inspect_mlflow.connection import Connection, ConnectionFailed
-from inspect_mlflow.logs import LogSource
 from inspect_mlflow.metrics import (
     Calls,
     FinishedSample,
@@ -26,6 +25,7 @@ from inspect_mlflow.metrics import (
     run_metrics,
 )
 from otel_bridge.background import BackgroundThread
+from otel_bridge.logs import LogSource
 from otel_bridge.spans import iso_to_ns
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
         EvalSpec,
         EvalStatus,
     )
+
+    from inspect_mlflow.artifacts.manager import TaskFiles
 
 logger = logging.getLogger("inspect_mlflow")
 
@@ -85,10 +87,29 @@ class _Task:
     finished: deque[FinishedSample] = field(default_factory=deque)
     progress: Progress = field(default_factory=Progress)
     live_written: tuple[float, tuple[int, ...]] = (0.0, (0, 0, 0))
+    read: _ReadLog | None = None
+    """What has been read of its log, when that is finished."""
 
     @property
     def started_ns(self) -> int:
         return iso_to_ns(self.spec.created) or 0
+
+
+class _ReadLog:
+    """What a task's end needs of the samples of a finished log, taken from each as it is read."""
+
+    def __init__(self, source: LogSource, *, files: bool) -> None:
+        from inspect_mlflow.artifacts.manager import TaskFiles
+
+        self.files = TaskFiles(source) if files else None
+        self.summaries: list[EvalSampleSummary] = []
+        self.calls: list[Calls] = []
+
+    def add(self, sample: EvalSample) -> None:
+        self.summaries.append(sample.summary())
+        self.calls.append(Calls.of(sample.events))
+        if self.files is not None:
+            self.files.add(sample)
 
 
 class RunWriter:
@@ -148,12 +169,17 @@ class RunWriter:
         started_ns = started_ns or time.time_ns()
         self._submit(partial(self._begin_run, run_id, eval_set_id, task_names, started_ns), run_id)
 
-    def begin_task(self, spec: EvalSpec, plan: EvalPlan) -> None:
-        """Create a task's run under it; an earlier attempt at the same task is over."""
+    def begin_task(self, spec: EvalSpec, plan: EvalPlan, finished: LogSource | None = None) -> None:
+        """Create a task's run under it; an earlier attempt at the same task is over.
+
+        With the `finished` log, all its samples have to come, by `add_sample`.
+        """
         for task in list(self._tasks.values()):
             if task.spec.task_id == spec.task_id:
                 self._end_without_log(task, "error")
         task = self._tasks[spec.eval_id] = _Task(spec, plan)
+        if finished is not None:
+            task.read = _ReadLog(finished, files=self._log_artifacts)
         self._submit(partial(self._begin_task, task), spec.eval_id)
 
     def live(self, eval_id: str | None) -> LiveCounts | None:
@@ -171,6 +197,14 @@ class RunWriter:
         task = self._tasks.get(eval_id)
         if task is not None and not self.unreachable:  # else they would only pile up
             task.finished.append(FinishedSample.of(sample))
+
+    def add_sample(self, eval_id: str, sample: EvalSample, *, reused: bool) -> None:
+        """A sample of a finished log; `reused` when an earlier evaluation ran it."""
+        task = self._tasks[eval_id]
+        assert task.read is not None
+        task.read.add(sample)
+        if not reused:
+            self.end_sample(eval_id, sample)
 
     def end_task(self, log: EvalLog) -> None:
         """Write a finished task's metrics, status and artifacts."""
@@ -371,13 +405,23 @@ class RunWriter:
         status = runs.run_status(log.status)
         self._statuses[task.spec.task_id] = status
         ended_ns = iso_to_ns(log.stats.completed_at) or time.time_ns()
-        source = LogSource.of(log)
         # the status first: nothing that can fail after it leaves the run open
         self._guarded(partial(self._terminate, run_id, status, ended_ns))
         self._guarded(partial(self._write_points, task))
+        if (read := task.read) is not None:
+            self._guarded(
+                partial(self._write_end, run_id, log, read.summaries, read.calls, ended_ns)
+            )
+            if read.files is not None:
+                self._guarded(partial(self._upload, run_id, read.files))
+            return
+        source = LogSource.of(log)
         summaries = self._summaries(source)
-        self._guarded(partial(self._write_end, run_id, log, summaries, ended_ns))
-        missing = any((summary.uuid or "") not in self._calls for summary in summaries)
+        calls = [self._calls.get(summary.uuid or "") for summary in summaries]
+        known = [call for call in calls if call is not None]
+        missing = len(known) < len(calls)
+        totals = None if missing else known
+        self._guarded(partial(self._write_end, run_id, log, summaries, totals, ended_ns))
         if self._log_artifacts or missing:
             self._start(self._read_samples(run_id, source, ended_ns, missing=missing))
 
@@ -391,16 +435,15 @@ class RunWriter:
         run_id: str,
         log: EvalLog,
         summaries: Sequence[EvalSampleSummary | EvalSample],
+        calls: Sequence[Calls] | None,
         ended_ns: int,
     ) -> None:
         from mlflow.entities import RunTag
 
         client, _ = self._connection.open()
         metrics = final_metrics(log, summaries)
-        calls = [self._calls.get(summary.uuid or "") for summary in summaries]
-        known = [call for call in calls if call is not None]
-        if len(known) == len(calls):
-            metrics |= call_totals(known)
+        if calls is not None:
+            metrics |= call_totals(calls)
         tags = [
             RunTag(key, value) for key, value in runs.end_tags(log, content=self._content).items()
         ]
@@ -408,6 +451,15 @@ class RunWriter:
         self._log_metrics(run_id, _at(ended_ns, metrics))
         header = log.model_copy(update={"samples": None, "reductions": None})
         self._ended[log.eval.task_id or log.eval.eval_id] = (header, metrics, ended_ns)
+
+    def _upload(self, run_id: str, files: TaskFiles) -> None:
+        from inspect_mlflow.artifacts import ArtifactManager
+
+        client, _ = self._connection.open()
+        manager = ArtifactManager(client)
+        with files:
+            manager.upload(run_id, files)
+        self.written["artifacts"] += manager.uploaded
 
     def _read_samples(
         self, run_id: str, source: LogSource, ended_ns: int, *, missing: bool

@@ -162,7 +162,7 @@ class LiveRun:
             del self._samples[uuid]
 
     def _end_task(self, log: EvalLog) -> None:
-        from otel_bridge.replay import reused_samples
+        from otel_bridge.logs import reused_samples
 
         reused = {}
         if log.location:
@@ -190,7 +190,7 @@ class LiveRun:
         """The log of a task that did not end: its header, as far as it was written."""
         from inspect_ai.log import EvalLog
 
-        from otel_bridge.replay import read_header
+        from otel_bridge.logs import read_header
 
         location = self._locations.get(spec.eval_id)
         if location is not None:

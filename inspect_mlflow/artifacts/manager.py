@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from inspect_mlflow.artifacts import tables
-from inspect_mlflow.logs import LogSource
+from otel_bridge.logs import LogSource
 from otel_bridge.values import to_json
 
 if TYPE_CHECKING:
@@ -48,17 +47,21 @@ class ArtifactManager:
 
     def steps(self, run_id: str, source: LogSource) -> Iterator[EvalSample]:
         """The same in small steps: gives each sample once it is in the files."""
-        with tempfile.TemporaryDirectory(prefix="inspect-mlflow-") as name:
-            folder = Path(name)
-            local = source.local(folder)
-            yield from _write_tables(local, folder)
-            self._upload(run_id, local, folder)
+        with TaskFiles(source) as files:
+            for sample in files.source.samples():
+                files.add(sample)
+                yield sample
+            self.upload(run_id, files)
 
-    def _upload(self, run_id: str, source: LogSource, folder: Path) -> None:
-        for path in sorted(folder.glob("*/*.json")):
-            self._put(run_id, path, path.parent.name)
-        if source.path is not None:
-            self._put(run_id, source.path, LOGS_FOLDER)
+    def upload(self, run_id: str, files: TaskFiles) -> None:
+        """Write files that hold all samples to a run."""
+        for path in files.finish():
+            self._client.log_artifact(run_id, str(path), path.parent.name)
+            self.uploaded += 1
+        source = files.source.path
+        if source is not None:
+            self._client.log_artifact(run_id, str(source), LOGS_FOLDER)
+            self.uploaded += 1
         paths = [f"{TABLES_FOLDER}/{table}.json" for table in tables.COLUMNS]
         # what MLflow's log_table leaves behind: load_table and the UI find tables by it
         logged = [{"path": path, "type": "table"} for path in paths]
@@ -66,35 +69,54 @@ class ArtifactManager:
             run_id, "mlflow.loggedArtifacts", to_json(logged, 8_000), synchronous=True
         )
 
-    def _put(self, run_id: str, path: Path, folder: str) -> None:
-        self._client.log_artifact(run_id, str(path), folder)
-        self.uploaded += 1
 
+class TaskFiles:
+    """Temporary files with the tables and results of a task, written a sample at a time.
 
-def _write_tables(source: LogSource, folder: Path) -> Iterator[EvalSample]:
-    from inspect_ai.log import write_eval_log
+    They are gone after the `with` block, or with the object.
+    """
 
-    for name in (TABLES_FOLDER, RESULTS_FOLDER, LOGS_FOLDER):
-        (folder / name).mkdir()
-    stem = source.name
-    if source.path is None or source.path.suffix != ".json":
-        # beside its file the log needs no samples; without a file this is all there is
-        log = source.log if source.path is None else source.header
-        write_eval_log(log, folder / LOGS_FOLDER / f"{stem}.json", format="json")
-    with ExitStack() as files:
-        writers = {
-            table: files.enter_context(_Table(folder / TABLES_FOLDER / f"{table}.json", columns))
+    def __init__(self, source: LogSource) -> None:
+        from inspect_ai.log import write_eval_log
+
+        self._temporary = tempfile.TemporaryDirectory(prefix="inspect-mlflow-")
+        self._folder = folder = Path(self._temporary.name)
+        for name in (TABLES_FOLDER, RESULTS_FOLDER, LOGS_FOLDER):
+            (folder / name).mkdir()
+        self.source = source = source.local(folder)
+        """The log; its file is on this machine."""
+        stem = source.name
+        if source.path is None or source.path.suffix != ".json":
+            # beside its file the log needs no samples; without a file this is all there is
+            log = source.log if source.path is None else source.header
+            write_eval_log(log, folder / LOGS_FOLDER / f"{stem}.json", format="json")
+        self._tables = {
+            table: _Table(folder / TABLES_FOLDER / f"{table}.json", columns)
             for table, columns in tables.COLUMNS.items()
         }
-        results = files.enter_context(_Array(folder / RESULTS_FOLDER / f"{stem}.json"))
+        self._results = _Array(folder / RESULTS_FOLDER / f"{stem}.json")
         for table, rows in tables.log_rows(source.log).items():
             for row in rows:
-                writers[table].add(tables.cells(table, row))
-        for sample in source.samples():
-            for table, row in tables.sample_rows(sample):
-                writers[table].add(tables.cells(table, row))
-            results.add(tables.result_row(sample))
-            yield sample
+                self._tables[table].add(tables.cells(table, row))
+
+    def add(self, sample: EvalSample) -> None:
+        """Write a sample's rows."""
+        for table, row in tables.sample_rows(sample):
+            self._tables[table].add(tables.cells(table, row))
+        self._results.add(tables.result_row(sample))
+
+    def finish(self) -> list[Path]:
+        """The complete files, each in a folder named as it is among the artifacts."""
+        for file in (*self._tables.values(), self._results):
+            file.close()
+        return sorted(self._folder.glob("*/*.json"))
+
+    def __enter__(self) -> TaskFiles:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.finish()
+        self._temporary.cleanup()
 
 
 class _Array:
@@ -112,12 +134,11 @@ class _Array:
         self._file.write(self._separator + to_json(item, _ITEM_BYTES))
         self._separator = ",\n"
 
-    def __enter__(self) -> Any:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._file.write(f"\n{self._close}")
-        self._file.close()
+    def close(self) -> None:
+        """End the array, once."""
+        if not self._file.closed:
+            self._file.write(f"\n{self._close}")
+            self._file.close()
 
 
 class _Table(_Array):

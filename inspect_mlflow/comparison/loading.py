@@ -8,7 +8,8 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from operator import attrgetter
 from types import MappingProxyType
@@ -20,10 +21,11 @@ from inspect_ai.log import (
     EvalSample,
     EvalSampleSummary,
     read_eval_log,
-    read_eval_log_sample_summaries,
 )
 from inspect_ai.model import ModelUsage
 from inspect_ai.scorer import Score
+
+from otel_bridge.logs import LogSource
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -37,7 +39,6 @@ __all__ = [
     "UnreadableLogError",
     "content_digest",
     "load_eval",
-    "records_from_samples",
 ]
 
 ARTIFACT_FOLDER = "eval_logs"
@@ -146,24 +147,36 @@ def load_eval(
 def _from_file(
     name: str, location: str, sample_filter: SampleFilter | None, full_content: bool
 ) -> LoadedEval:
-    # One boundary for all that storage, zip, JSON and validation can raise on foreign input.
+    whole = sample_filter is not None or not location.endswith(".eval")
+    with _readable(name):
+        source = LogSource.of(location)
+        if not whole and (full_content or source.log.invalidated):
+            light = read_eval_log(location, exclude_fields=_HEAVY_FIELDS)
+            return _from_samples(name, light, light.samples or [], sample_filter, full_content)
+        if not whole:
+            records = [_record(summary, summary.error) for summary in source.summaries()]
+            return LoadedEval(name, source.log, records)
+    samples = _readable_samples(name, source.samples())
+    return _from_samples(name, source.log, samples, sample_filter, full_content)
+
+
+@contextmanager
+def _readable(name: str) -> Iterator[None]:
+    """The one boundary for all that storage, zip, JSON and validation raise on foreign input."""
     try:
-        if not location.endswith(".eval"):
-            # A JSON log has no summaries of its own, so it is parsed once and as a whole.
-            log = read_eval_log(location)
-        else:
-            log = read_eval_log(location, header_only=True)
-            if sample_filter is not None:
-                log = read_eval_log(location)
-            elif full_content or log.invalidated:
-                log = read_eval_log(location, exclude_fields=_HEAVY_FIELDS)
-        summaries = read_eval_log_sample_summaries(location) if log.samples is None else []
+        yield
     except Exception as error:
         detail = str(error).strip().split("\n")[0] or type(error).__name__
         raise UnreadableLogError(f"cannot read {name!r} as an Inspect log: {detail}") from error
-    if log.samples is not None:
-        return _from_samples(name, log, log.samples, sample_filter, full_content)
-    return LoadedEval(name, log, [_record(summary, summary.error) for summary in summaries])
+
+
+def _readable_samples(name: str, samples: Iterator[EvalSample]) -> Iterator[EvalSample]:
+    while True:
+        with _readable(name):
+            sample = next(samples, None)
+        if sample is None:
+            return
+        yield sample
 
 
 def _from_samples(
@@ -173,36 +186,22 @@ def _from_samples(
     sample_filter: SampleFilter | None,
     full_content: bool,
 ) -> LoadedEval:
-    kept = [sample for sample in samples if sample_filter is None or sample_filter(sample)]
-    valid = [sample for sample in kept if sample.invalidation is None]
+    records = []
+    invalidated = 0
+    for sample in samples:
+        if sample_filter is not None and not sample_filter(sample):
+            continue
+        if sample.invalidation is not None:
+            invalidated += 1
+            continue
+        records.append(_record(sample, sample.error, full_content))
     return LoadedEval(
         name=name,
         header=log.model_copy(update={"samples": None, "reductions": None}),
-        samples=records_from_samples(valid, full_content),
-        invalidated=len(kept) - len(valid),
+        samples=records,
+        invalidated=invalidated,
         filtered=sample_filter is not None,
     )
-
-
-def records_from_samples(
-    samples: Iterable[EvalSample], full_content: bool = False
-) -> list[SampleRecord]:
-    """Reduce full samples to records.
-
-    Parameters
-    ----------
-    samples
-        Samples of an `EvalLog`.
-    full_content
-        Digest whole inputs and targets. Otherwise long ones are shortened as in summaries, so that
-        a log in memory can be told from a stored one by the same digests.
-
-    Returns
-    -------
-    list of SampleRecord
-        In the order given.
-    """
-    return [_record(sample, sample.error, full_content) for sample in samples]
 
 
 def _from_run(

@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 import mlflow
 import pytest
 from click.testing import CliRunner, Result
-from inspect_ai.log import EvalLog, read_eval_log, write_eval_log
+from inspect_ai.log import EvalSample, read_eval_log, write_eval_log
 from inspect_ai.scorer import match
 from mlflow import MlflowClient
 
@@ -27,6 +27,7 @@ from inspect_mlflow.comparison import (
     evaluate_gates,
 )
 from inspect_mlflow.comparison.report import render_json, render_junit, render_markdown, render_text
+from otel_bridge.logs import LogSource
 from tests.comparison.evals import correct_unless, run_eval
 from tests.comparison.make import make_log, rows
 from tests.support.evals import LOGS
@@ -112,20 +113,18 @@ def test_every_way_to_name_a_log_gives_the_same(
 def test_stored_logs_are_read_by_their_summaries(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from inspect_mlflow.comparison import loading
+    read: list[str] = []
+    original = LogSource.samples
 
-    calls: list[dict[str, Any]] = []
+    def recording(self: LogSource) -> Iterator[EvalSample]:
+        read.append(self.log.location)
+        return original(self)
 
-    def recording(*arguments: Any, **options: Any) -> EvalLog:
-        calls.append(options)
-        return read_eval_log(*arguments, **options)
-
-    monkeypatch.setattr(loading, "read_eval_log", recording)
+    monkeypatch.setattr(LogSource, "samples", recording)
     compare_evals(pair.baseline, pair.candidate)
-    assert calls == [{"header_only": True}] * 2
-    calls.clear()
+    assert read == []
     compare_evals(pair.baseline, pair.candidate, sample_filter=lambda sample: sample.epoch == 1)
-    assert [options.get("header_only", False) for options in calls] == [True, False] * 2
+    assert read == [pair.baseline, pair.candidate]
 
 
 def test_a_recorded_log_compares_with_itself() -> None:

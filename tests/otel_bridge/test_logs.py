@@ -13,7 +13,8 @@ import pytest
 from inspect_ai.event import Event, ModelEvent
 from inspect_ai.log import EvalLog, read_eval_log, write_eval_log
 
-from otel_bridge.replay import read_samples, replay
+from otel_bridge.logs import LogSource
+from otel_bridge.replay import replay
 from tests.otel_bridge.test_live_equals_replay import assert_equal, check_whole
 from tests.support.capture import Span, replayed_spans
 from tests.support.evals import LOGS, eval_task
@@ -38,7 +39,7 @@ def test_recorded_logs(path: Path) -> None:
     by_sample = {s.attributes["inspect.sample.uuid"]: s for s in spans if is_sample(s)}
     log = read_eval_log(str(path))
     assert len(by_sample) == len(log.samples or ())
-    for sample in read_samples(path):
+    for sample in LogSource.of(path).samples():
         (span,) = (
             span
             for span in by_sample.values()

@@ -12,9 +12,10 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from otel_bridge.history import rebuild_input
+from otel_bridge.logs import LogSource
 from otel_bridge.messages import message_to_genai
 from otel_bridge.pipeline import tracer_provider
-from otel_bridge.replay import read_samples, replay
+from otel_bridge.replay import replay
 from otel_bridge.tracer import SpanTracer
 from otel_bridge.values import Capture
 from tests.support.evals import TASKS, eval_task, run_inspect
@@ -38,7 +39,7 @@ def test_300_turns(
             },
         )
         (path,) = run.logs
-        (sample,) = read_samples(path)
+        (sample,) = LogSource.of(path).samples()
         once = size(sample.messages)
         assert once > 300 * 5_000
         to_otlp = sum(request.message_bytes for request in otlp_sink.requests)
@@ -78,7 +79,10 @@ def test_every_input_can_be_rebuilt_whatever_the_conversation(tmp_path: Path) ->
             spans = {
                 f"{s.span_id:016x}": s.attributes for s in replay(log.location, capture=capture)
             }
-            assert sum(check_inputs(sample, spans) for sample in read_samples(log.location)) > 0
+            assert (
+                sum(check_inputs(sample, spans) for sample in LogSource.of(log.location).samples())
+                > 0
+            )
 
 
 def check_inputs(sample: EvalSample, spans: dict[str, Any]) -> int:
