@@ -17,16 +17,11 @@ from inspect_mlflow.conversations import Conversations, Exchange
 from inspect_mlflow.overlay import overlay
 from inspect_mlflow.trace_info import TraceSummaries, reused_traces
 from inspect_mlflow.trace_writer import SummaryDelivery, TraceWriter
-
-logger = logging.getLogger(__name__)
+from otel_bridge.pipeline import SpansRefused
 
 REQUEST_TIMEOUT = 30
 """Seconds."""
 _REFUSED_FOR_ITS_CONTENT = (400, 413, 422)
-
-
-class SpansNotAccepted(Exception):
-    """MLflow answered that it does not take a batch, or the request failed."""
 
 
 class MlflowSpanExporter(SpanExporter):
@@ -50,18 +45,18 @@ class MlflowSpanExporter(SpanExporter):
             self._store = _sql_store(connection.uri)
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Send a batch. Raises SpansNotAccepted where MLflow takes none of it."""
+        """Send a batch. Raises SpansRefused where MLflow does not take all of it."""
         shown = [_with_overlay(span, self._conversations.of(span)) for span in spans]
         refused = self._post(shown) if self._connection.is_http else self._store_spans(shown)
         if refused == len(spans):
-            raise SpansNotAccepted(self._last_refusal)
-        if refused:
-            logger.warning("MLflow refused %d spans: %s", refused, self._last_refusal)
+            raise SpansRefused(self._last_refusal)
         for span in spans:
             for summary in self._summaries.add(span):
                 self._writer.put(summary)
             if reused := reused_traces(span):
                 self._writer.link(*reused)
+        if refused:
+            raise SpansRefused(self._last_refusal, refused)
         return SpanExportResult.SUCCESS
 
     def force_flush(self, timeout_millis: int = 30000) -> bool:
@@ -99,7 +94,7 @@ class MlflowSpanExporter(SpanExporter):
                 return 1
             middle = len(spans) // 2
             return sum(self._post(half) for half in (spans[:middle], spans[middle:]))
-        raise SpansNotAccepted(self._last_refusal)
+        raise SpansRefused(self._last_refusal)
 
     def _store_spans(self, spans: Sequence[ReadableSpan]) -> int:
         """Store spans the way the server does on receiving them."""

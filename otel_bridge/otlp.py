@@ -22,14 +22,10 @@ class OtlpTarget:
     def open(self) -> SpanExporter:
         """Make the exporter. It reads headers, timeout, TLS and compression from OTEL_* itself."""
         if self.protocol == "grpc":
-            from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import (
-                OTLPSpanExporter as GrpcExporter,
-            )
+            from otel_bridge.otlp_grpc import GrpcExporter
 
             return GrpcExporter()
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import (
-            OTLPSpanExporter as HttpExporter,
-        )
+        from otel_bridge.otlp_http import HttpExporter
 
         return HttpExporter()
 

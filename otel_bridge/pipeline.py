@@ -55,6 +55,15 @@ class Delivery:
     """Why the first of the lost ones was lost."""
 
 
+class SpansRefused(Exception):
+    """What an exporter raises when its destination did not take all of a batch."""
+
+    def __init__(self, reason: str, count: int | None = None) -> None:
+        """`count` spans of the batch were refused; None: all of them."""
+        super().__init__(reason)
+        self.count = count
+
+
 class Destination(SpanProcessor):
     """Delivers ended spans to one exporter, on a thread of its own.
 
@@ -192,17 +201,16 @@ class Destination(SpanProcessor):
                 if not batch:
                     self._flush_exporter()
                     continue
-                reason = self._export(batch, errors)
+                lost, reason = self._export(batch, errors)
                 with self._changed:
                     if not self._closed:
-                        if reason is None:
-                            self._delivered += len(batch)
-                        else:
-                            self._lose(len(batch), reason)
+                        self._delivered += len(batch) - lost
+                        if lost:
+                            self._lose(lost, reason)
                     self._in_flight = 0
                     self._changed.notify_all()
-                pause = 0.0 if reason is None else min(max(1.0, pause * 2), 30.0)
-                if reason is not None:
+                pause = 0.0 if lost < len(batch) else min(max(1.0, pause * 2), 30.0)
+                if lost:
                     self._tell(reason)
             self._exporter.shutdown()
 
@@ -239,17 +247,20 @@ class Destination(SpanProcessor):
             self._changed.notify_all()
             return batch
 
-    def _export(self, batch: Sequence[ReadableSpan], errors: _ExporterErrors) -> str | None:
-        """Send a batch. Returns why it failed, None if it did not."""
+    def _export(self, batch: Sequence[ReadableSpan], errors: _ExporterErrors) -> tuple[int, str]:
+        """Send a batch. Returns how many of its spans were lost, and why."""
         assert self._exporter is not None
         errors.last = None
         try:
             result = self._exporter.export(batch)
+        except SpansRefused as refused:
+            count = len(batch) if refused.count is None else min(refused.count, len(batch))
+            return count, str(refused)
         except Exception as error:  # the boundary of the thread: reported, spans counted
-            return f"{type(error).__name__}: {error}"
+            return len(batch), f"{type(error).__name__}: {error}"
         if result is SpanExportResult.SUCCESS:
-            return None
-        return errors.last or "the exporter failed without saying why"
+            return 0, ""
+        return len(batch), errors.last or "the exporter failed without saying why"
 
     def _flush_exporter(self) -> None:
         assert self._exporter is not None
