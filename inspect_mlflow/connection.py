@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from inspect_mlflow.config import redact
+from otel_bridge.background import short_reason
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -93,7 +94,7 @@ class Connection:
             client = MlflowClient(tracking_uri=self.uri)
             return client, self._experiment(client)
         except (MlflowException, requests.RequestException) as error:
-            raise ConnectionFailed(f"{self.name}: {_short(error)}") from error
+            raise ConnectionFailed(f"{self.name}: {short_reason(error)}") from error
 
     def _greet(self) -> None:
         # its client tries for minutes
@@ -139,12 +140,3 @@ class Connection:
                 f"{experiment.experiment_id}), or name another with MLFLOW_EXPERIMENT_NAME."
             )
         return str(experiment.experiment_id)
-
-
-def _short(error: Exception) -> str:
-    """The part of an error that a person needs: its innermost cause, on one line."""
-    cause: BaseException = error
-    while cause.__cause__ is not None or cause.__context__ is not None:
-        cause = cause.__cause__ or cause.__context__ or cause
-    text = str(cause) or type(cause).__name__
-    return " ".join(text.split())[:300]

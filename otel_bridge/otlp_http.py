@@ -17,6 +17,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
+from otel_bridge.background import short_reason
 from otel_bridge.pipeline import SpansRefused
 
 _SESSION_PROVIDERS = (
@@ -41,28 +42,37 @@ class NoticesRefusals(SpanExporter):
 
 
 class HttpExporter(NoticesRefusals, OTLPSpanExporter):
-    """Over http/protobuf. Raises SpansRefused for redirects and partial successes."""
+    """Over http/protobuf. Raises SpansRefused, where the SDK's would say less or nothing."""
 
     def __init__(self) -> None:
-        session = _session()
-        session.hooks["response"].append(self._judge)
+        session: Any = _session()
+        request = session.request
+
+        def judged(**arguments: Any) -> requests.Response:
+            try:
+                response: requests.Response = request(**arguments)
+            except requests.RequestException as error:
+                self.refusal = SpansRefused(short_reason(error))
+                raise
+            self.refusal = _refusal(response)
+            return response
+
+        session.request = judged
         super().__init__(session=session)
 
-    def _judge(self, response: requests.Response, **_: Any) -> None:
-        self.refusal = None  # a batch that is tried again is judged by the last answer
-        if response.is_redirect:
-            location = response.headers["location"].partition("?")[0]
-            self.refusal = SpansRefused(
-                f"HTTP {response.status_code}: redirected to {location}; name that endpoint"
-            )
-        elif 300 <= response.status_code < 400:
-            self.refusal = SpansRefused(f"HTTP {response.status_code}: {response.reason}")
-        elif response.ok:
-            try:
-                answer = ExportTraceServiceResponse.FromString(response.content)
-            except DecodeError:
-                return  # some answer 200 with a word of their own
-            self.refusal = partial_refusal(answer)
+
+def _refusal(response: requests.Response) -> SpansRefused | None:
+    status = response.status_code
+    if response.is_redirect:
+        location = response.headers["location"].partition("?")[0]
+        return SpansRefused(f"HTTP {status}: it redirects to {location}; name that")
+    if not 200 <= status < 300:
+        text = " ".join(response.text.split())[:300]
+        return SpansRefused(f"HTTP {status}: {text or response.reason}")
+    try:
+        return partial_refusal(ExportTraceServiceResponse.FromString(response.content))
+    except DecodeError:
+        return None  # some answer 200 with a word of their own
 
 
 def _session() -> requests.Session:

@@ -25,6 +25,7 @@ from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
+from otel_bridge.background import short_reason
 from otel_bridge.limits import attributes_bytes
 from otel_bridge.tracer import GivenIds, span_limits
 
@@ -103,6 +104,7 @@ class Destination(SpanProcessor):
         self._delivered = 0
         self._lost = 0
         self._reason: str | None = None
+        self._errors = _ExporterErrors()
         self._exporter: SpanExporter | None = None
         self._thread = threading.Thread(target=self._run, name=f"inspect-spans {name}", daemon=True)
         self._thread.start()
@@ -159,7 +161,8 @@ class Destination(SpanProcessor):
             self._queue.clear()
             self._queued_bytes = 0
             if left:
-                self._lose(left, "the time to wait for it was over")
+                why = f": {self._errors.last}" if self._errors.last else ""
+                self._lose(left, f"the time to wait for it was over{why}")
                 self._in_flight = 0
             self._changed.notify_all()
         self._thread.join(timeout=1.0)
@@ -186,8 +189,7 @@ class Destination(SpanProcessor):
 
     def _run(self) -> None:
         attach(set_value(_SUPPRESS_INSTRUMENTATION_KEY, True))
-        errors = _ExporterErrors()
-        with errors:
+        with self._errors:
             try:
                 self._exporter = self._open()
             except Exception as error:  # the boundary of the thread: reported, spans counted
@@ -201,7 +203,7 @@ class Destination(SpanProcessor):
                 if not batch:
                     self._flush_exporter()
                     continue
-                lost, reason = self._export(batch, errors)
+                lost, reason = self._export(batch)
                 with self._changed:
                     if not self._closed:
                         self._delivered += len(batch) - lost
@@ -247,10 +249,10 @@ class Destination(SpanProcessor):
             self._changed.notify_all()
             return batch
 
-    def _export(self, batch: Sequence[ReadableSpan], errors: _ExporterErrors) -> tuple[int, str]:
+    def _export(self, batch: Sequence[ReadableSpan]) -> tuple[int, str]:
         """Send a batch. Returns how many of its spans were lost, and why."""
         assert self._exporter is not None
-        errors.last = None
+        self._errors.last = None
         try:
             result = self._exporter.export(batch)
         except SpansRefused as refused:
@@ -260,7 +262,7 @@ class Destination(SpanProcessor):
             return len(batch), f"{type(error).__name__}: {error}"
         if result is SpanExportResult.SUCCESS:
             return 0, ""
-        return len(batch), errors.last or "the exporter failed without saying why"
+        return len(batch), self._errors.last or "the exporter failed without saying why"
 
     def _flush_exporter(self) -> None:
         assert self._exporter is not None
@@ -302,24 +304,27 @@ def finish(destinations: Sequence[Destination], deadline: float) -> list[Deliver
 
 
 class _ExporterErrors(logging.Filter):
-    """Keeps what an exporter logs on this thread, and keeps it from the log.
+    """Keeps what an exporter logs on the thread that enters this, and keeps it from the log.
 
-    The exporters say what went wrong only there, once per batch; it is reported once, by us.
+    The exporters say what went wrong only there, once per attempt; it is reported once, by us.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.last: str | None = None
-        self._thread = threading.get_ident()
+        self._thread: int | None = None
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.thread != self._thread:
             return True
         if record.levelno >= logging.ERROR or self.last is None:
-            self.last = record.getMessage()
+            args = record.args if isinstance(record.args, tuple) else ()
+            causes = [short_reason(arg) for arg in args if isinstance(arg, Exception)]
+            self.last = causes[0] if causes else record.getMessage()
         return False
 
     def __enter__(self) -> None:
+        self._thread = threading.get_ident()
         for name in _EXPORTER_LOGGERS:
             logging.getLogger(name).addFilter(self)
 
