@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from inspect_mlflow.config import redact
-from otel_bridge.background import short_reason
+from otel_bridge.errors import short_reason
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

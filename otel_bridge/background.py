@@ -122,11 +122,3 @@ async def off_loop(call: Callable[[], T], timeout: float | None = None) -> T:
 
 
 _POLL_SECONDS = 0.01
-
-
-def short_reason(error: BaseException) -> str:
-    """The part of an error that a person needs: its innermost cause, on one line."""
-    cause = error
-    while cause.__cause__ is not None or cause.__context__ is not None:
-        cause = cause.__cause__ or cause.__context__ or cause
-    return " ".join(str(cause).split())[:300] or type(cause).__name__

@@ -17,7 +17,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
-from otel_bridge.background import short_reason
+from otel_bridge.errors import short_reason
 from otel_bridge.pipeline import SpansRefused
 
 _SESSION_PROVIDERS = (

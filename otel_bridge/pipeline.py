@@ -25,7 +25,7 @@ from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
-from otel_bridge.background import short_reason
+from otel_bridge.errors import short_reason
 from otel_bridge.limits import attributes_bytes
 from otel_bridge.tracer import GivenIds, span_limits
 

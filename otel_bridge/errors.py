@@ -1,0 +1,11 @@
+"""What an error says to a person."""
+
+from __future__ import annotations
+
+
+def short_reason(error: BaseException) -> str:
+    """The part of an error that a person needs: its innermost cause, on one line."""
+    cause = error
+    while cause.__cause__ is not None or cause.__context__ is not None:
+        cause = cause.__cause__ or cause.__context__ or cause
+    return " ".join(str(cause).split())[:300] or type(cause).__name__
