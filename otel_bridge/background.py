@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from queue import SimpleQueue
 from typing import TypeVar
 
 logger = logging.getLogger(__name__)
@@ -33,16 +33,23 @@ _CHATTY_LOGGERS = ("urllib3.connectionpool", "mlflow.store.db.utils")
 class BackgroundThread:
     """Runs what is submitted, one after the other, on one daemon thread.
 
-    `submit` never waits. Beyond `limit` waiting items it refuses, and counts what it refused. An
-    exception that an item raises is logged (once per kind) and counted, and the next item goes on.
+    `submit` never waits, and wakes nobody: the thread looks for new items some 20 times a second.
+    Waking it for each would cost an event loop that submits thousands more than all else here.
+    Beyond `limit` waiting items it refuses, and counts what it refused. An exception that an item
+    raises is logged (once per kind) and counted, and the next item goes on.
     """
 
-    def __init__(self, name: str, limit: int = 200_000) -> None:
+    def __init__(
+        self, name: str, limit: int = 200_000, when_idle: Callable[[], object] | None = None
+    ) -> None:
+        """`when_idle` is called on the thread whenever it has looked and found nothing to do."""
         self.refused = 0
         self.failed = 0
         self._name = name
         self._limit = limit
-        self._items: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
+        self._when_idle = when_idle
+        self._items: deque[Callable[[], object]] = deque()
+        self._hurry = threading.Event()
         self._closed = False
         self._seen: set[type[Exception]] = set()
         for chatty in _CHATTY_LOGGERS:
@@ -52,10 +59,10 @@ class BackgroundThread:
 
     def submit(self, item: Callable[[], object]) -> bool:
         """Queue an item. False if it was refused."""
-        if self._closed or self._items.qsize() >= self._limit:
+        if self._closed or len(self._items) >= self._limit:
             self.refused += 1
             return False
-        self._items.put(item)
+        self._items.append(item)
         return True
 
     def flush(self, timeout: float) -> bool:
@@ -63,14 +70,14 @@ class BackgroundThread:
         if self._closed:
             return not self._thread.is_alive()
         done = threading.Event()
-        self._items.put(done.set)
+        self._items.append(done.set)
+        self._hurry.set()
         return done.wait(timeout)
 
     def close(self) -> None:
         """Refuse what comes from now on; the thread ends when the queue is empty."""
-        if not self._closed:
-            self._closed = True
-            self._items.put(None)
+        self._closed = True
+        self._hurry.set()
 
     def attempt(self, item: Callable[[], object]) -> None:
         """Do an item now, on the calling thread; what it raises is logged and counted."""
@@ -83,9 +90,17 @@ class BackgroundThread:
                 logger.warning("%s: %s", self._name, error, exc_info=error)
 
     def _run(self) -> None:
-        while (item := self._items.get()) is not None:
-            self.attempt(item)
-            del item
+        while self._items or not self._closed:
+            if self._items:
+                self.attempt(self._items.popleft())
+            else:
+                if self._when_idle is not None:
+                    self.attempt(self._when_idle)
+                self._hurry.wait(_LOOK_SECONDS)
+                self._hurry.clear()
+
+
+_LOOK_SECONDS = 0.05
 
 
 T = TypeVar("T")

@@ -95,15 +95,25 @@ class History:
 
     def message(self, message: ChatMessage) -> dict[str, Any]:
         """A message as GenAI; of one that a call's span carries, its digest and its id."""
-        json = to_json(self._genai(message), self._capture.max_value_bytes)
-        number = self._numbers.get(json)
+        known = self._known(message)
+        if known is not None:
+            number: int | None = known.number
+        else:
+            json = to_json(self._genai(message), self._capture.max_value_bytes)
+            number = self._numbers.get(json)
         if number is None:
             return message_to_genai(message, self._capture)
         return {"digest": self._digests[number], **({"id": message.id} if message.id else {})}
 
-    def _convert(self, message: ChatMessage) -> _Message:
+    def _known(self, message: ChatMessage) -> _Message | None:
         known = self._by_id.get(message.id) if message.id else None
         if known is not None and (known.source is message or known.source == message):
+            return known
+        return None
+
+    def _convert(self, message: ChatMessage) -> _Message:
+        known = self._known(message)
+        if known is not None:
             return known
         genai = self._genai(message)
         json = to_json(genai, self._capture.max_value_bytes)

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from otel_bridge.background import BackgroundThread
 
@@ -21,6 +21,14 @@ if TYPE_CHECKING:
     from otel_bridge.spans import ScopeSetting, SpanData
     from otel_bridge.tracer import SpanTracer
     from otel_bridge.values import Capture
+
+
+HOLD_SECONDS: Final = 5.0
+"""How long the spans of a sample's calls wait for the sample's end.
+
+Whoever receives a trace whole, as of most samples, has a fraction of the work: MLflow adds up a
+trace's tokens and times anew with each part of it.
+"""
 
 
 class LiveRun:
@@ -45,10 +53,12 @@ class LiveRun:
         self._version = version
         self._destinations: Sequence[Destination] = ()
         self._samples: dict[str, SampleRecorder] = {}
+        self._held: dict[str, tuple[float, list[SpanData]]] = {}
+        """By sample: until when its spans may wait, the first to be due first, and the spans."""
         self._locations: dict[str, str] = {}
         self._recorder: RunRecorder
         self._tracer: SpanTracer
-        self._thread = BackgroundThread("inspect-spans")
+        self._thread = BackgroundThread("inspect-spans", when_idle=self._emit_due)
         self._thread.submit(self._open)
 
     # --- from the hooks ------------------------------------------------------------------------
@@ -124,8 +134,26 @@ class LiveRun:
         self._destinations = self._make_destinations()
         self._tracer = SpanTracer(tracer_provider(self._destinations), self._version)
 
-    def _emit(self, spans: Sequence[SpanData]) -> None:
+    def _emit(self, spans: Sequence[SpanData], sample: str | None = None) -> None:
+        """Send spans; those of `sample` that were held before them."""
+        if sample is not None and sample in self._held:
+            _, held = self._held.pop(sample)
+            spans = [*held, *spans]
         self._tracer.emit(spans)
+
+    def _hold(self, uuid: str, spans: Sequence[SpanData]) -> None:
+        if spans:
+            due = time.monotonic() + HOLD_SECONDS
+            self._held.setdefault(uuid, (due, []))[1].extend(spans)
+        self._emit_due()
+
+    def _emit_due(self) -> None:
+        now = time.monotonic()
+        while self._held:
+            uuid, (due, _) = next(iter(self._held.items()))
+            if due > now:
+                break
+            self._emit((), uuid)
 
     def _begin_task(self, spec: EvalSpec) -> None:
         self._recorder.begin_task(spec)
@@ -147,18 +175,18 @@ class LiveRun:
     def _event(self, uuid: str, event: Event, tool_event: str | None, settled: bool) -> None:
         recorder = self._samples.get(uuid)
         if recorder is not None:
-            self._emit(recorder.add(event, tool_event, settled=settled))
+            self._hold(uuid, recorder.add(event, tool_event, settled=settled))
 
     def _end_attempt(self, uuid: str, error: EvalError | None, ended_ns: int) -> None:
         recorder = self._samples.get(uuid)
         if recorder is not None:
-            self._emit(recorder.end_attempt(error, ended_ns))
+            self._emit(recorder.end_attempt(error, ended_ns), uuid)
 
     def _end_sample(self, eval_id: str, uuid: str, sample: EvalSample) -> None:
         # a sample that failed before it could start comes here without having begun
         recorder = self._begin_sample(eval_id, uuid, sample.id, sample.epoch)
         if recorder is not None:
-            self._emit(self._recorder.end_sample(recorder, sample))
+            self._emit(self._recorder.end_sample(recorder, sample), uuid)
             del self._samples[uuid]
 
     def _end_task(self, log: EvalLog) -> None:
@@ -172,14 +200,16 @@ class LiveRun:
                 logger.warning("Earlier samples of %s are not linked: %s", log.location, error)
         self._emit(self._recorder.end_task(log, reused))
 
-    def _end_open_sample(self, recorder: SampleRecorder) -> None:
-        self._emit(self._recorder.end_sample(recorder, None))
+    def _end_open_sample(self, uuid: str, recorder: SampleRecorder) -> None:
+        self._emit(self._recorder.end_sample(recorder, None), uuid)
 
     def _end_run(self, logs: Sequence[EvalLog], error: BaseException | None) -> None:
         """End everything that is open: what can't be ended keeps nothing else from it."""
-        for recorder in self._samples.values():
-            self._thread.attempt(partial(self._end_open_sample, recorder))
+        for uuid, recorder in self._samples.items():
+            self._thread.attempt(partial(self._end_open_sample, uuid, recorder))
         self._samples.clear()
+        for uuid in list(self._held):
+            self._emit((), uuid)
         by_id = {log.eval.eval_id: log for log in logs}
         for spec in self._recorder.open_tasks():
             log = by_id.get(spec.eval_id) or self._unfinished(spec)

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         ToolEvent,
     )
     from inspect_ai.log import EvalError, EvalLog, EvalRetryError, EvalSample, EvalSpec
+    from inspect_ai.tool import ToolInfo
 
 
 @dataclass(slots=True)
@@ -213,6 +214,7 @@ class SampleRecorder:
         self._tree = _Tree()
         self._history = History(self._capture)
         self._tool_spans: dict[str, str] = {}
+        self._tools: tuple[Sequence[ToolInfo], str | None] = ((), None)
 
     def add(
         self, event: Event, tool_event: str | None = None, *, settled: bool = True
@@ -342,8 +344,8 @@ class SampleRecorder:
     def _convert(self, tree: _Tree, root_id: int, total: Extent) -> tuple[list[SpanData], Extent]:
         """Spans not yet returned of what happened below a root, and the time it covers."""
         times = [to_ns(event.timestamp) for event in tree.events.values()]
-        for ns in times:
-            total.cover(ns, None)
+        if times:
+            total.cover(min(times), max(times))
         ends = _ends(tree.calls, max(times, default=0))
         for call, end_ns in ends:
             around = total if call.around is None else call.around.extent
@@ -395,7 +397,7 @@ class SampleRecorder:
                 parent_id=parent_id,
                 end_ns=end_ns,
                 input=self._history.add(event, span_id),
-                tools=tool_definitions(event, self._capture),
+                tools=self._tool_definitions(event),
                 attempt=self.attempt,
                 capture=self._capture,
             )
@@ -422,6 +424,12 @@ class SampleRecorder:
             attempt=self.attempt,
             capture=self._capture,
         )
+
+    def _tool_definitions(self, event: ModelEvent) -> str | None:
+        """The tools offered to the model: mostly those of the call before."""
+        if self._tools[0] != event.tools:
+            self._tools = (event.tools, tool_definitions(event, self._capture))
+        return self._tools[1]
 
     def _parent_id(self, node: _Node | None, root_id: int) -> int:
         return root_id if node is None else self.ref.child_id(node.key)

@@ -8,11 +8,11 @@ capture none of it is written, but for what names and times a span.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import TYPE_CHECKING, Any
 
 from otel_bridge import semconv as sc
-from otel_bridge.values import Capture, clean_text, plain, strip_media, to_json
+from otel_bridge.values import Capture, plain, to_json
 
 if TYPE_CHECKING:
     from inspect_ai.event import Event
@@ -74,15 +74,22 @@ def span_remainder(begin: Event | None, end: Event | None, capture: Capture) -> 
     for side, event in (("begin", begin), ("end", end)):
         if event is None:
             continue
-        fields = event.model_dump(mode="json", exclude={"uuid", "metadata"}, exclude_none=True)
+        fields = event_fields(event, without=("uuid", "metadata"))
         if fields.get("span_id") == fields.get("id"):
             fields.pop("span_id", None)
-        if fields["event"] == f"span_{side}":
+        if event.event == f"span_{side}":
             del fields["event"], fields["id"]
         if side == "end" and capture.content and event.metadata:
             fields["metadata"] = event.metadata
         rest[side] = fields
     return {sc.INSPECT_SPAN_DATA: _json(rest, capture)} if rest else {}
+
+
+def event_fields(event: Event, without: Container[str]) -> dict[str, Any]:
+    """The fields of an event that are set, as they are, its own and those it has beyond them."""
+    fields = {name: getattr(event, name) for name in type(event).model_fields}
+    fields |= event.model_extra or {}
+    return {k: value for k, value in fields.items() if value is not None and k not in without}
 
 
 def score_remainder(event: Event | None, score: Score, capture: Capture) -> dict[str, str]:
@@ -92,11 +99,11 @@ def score_remainder(event: Event | None, score: Score, capture: Capture) -> dict
     rest: dict[str, Any] = {}
     if event is not None:
         on_event = _BASE | {"score", "intermediate", "target"}
-        rest = plain(event.model_dump(exclude=on_event, exclude_none=True, warnings=False))
+        rest = event.model_dump(exclude=on_event, exclude_none=True, warnings=False)
         if isinstance(getattr(event, "target", None), list):
             rest["target"] = "json"  # how to read the attribute
     on_event = {"answer", "explanation", "metadata"}
-    rest["score"] = plain(score.model_dump(exclude=on_event, exclude_none=True, warnings=False))
+    rest["score"] = score.model_dump(exclude=on_event, exclude_none=True, warnings=False)
     return {sc.INSPECT_EVENT_DATA: _json(rest, capture)}
 
 
@@ -165,5 +172,4 @@ def _nested(events: list[Any]) -> int:
 
 
 def _json(value: Any, capture: Capture) -> str:
-    text = to_json(value if capture.media else strip_media(value), capture.max_value_bytes)
-    return clean_text(text, capture.max_value_bytes)
+    return to_json(value, capture.max_value_bytes, media=capture.media)

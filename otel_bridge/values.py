@@ -68,7 +68,7 @@ _SCALARS = frozenset({str, int, float, bool, type(None)})
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
-def to_json(value: Any, max_bytes: int) -> str:
+def to_json(value: Any, max_bytes: int, *, media: bool = True) -> str:
     """`value` as compact JSON of at most `max_bytes` UTF-8 bytes; never raises.
 
     What JSON has no word for becomes the nearest it has: NaN and the infinities the strings
@@ -80,9 +80,13 @@ def to_json(value: Any, max_bytes: int) -> str:
     A value that is too long is shortened inside the JSON: the longest strings end in
     ``…[12345 bytes cut]``, long lists in ``"…[12 items cut]"``, long objects in
     ``"…": "[12 keys cut]"``. The bound holds for `max_bytes` of 64 and more.
+
+    Without `media`, inline media are replaced first, as `strip_media` does.
     """
     try:
         text = _ENCODER.encode(value)
+        if not media and _may_hold_media(text):
+            return to_json(strip_media(value), max_bytes)
         size = len(text) if text.isascii() else len(text.encode())
         if not _too_deep(value, text):
             # reading the JSON again is the quickest way to a plain copy
@@ -92,7 +96,8 @@ def to_json(value: Any, max_bytes: int) -> str:
         # raised, which may be anything at all. plain() finds the place and keeps the rest.
         pass
     try:
-        return _bounded(plain(value), max_bytes)
+        value = plain(value)
+        return _bounded(value if media else strip_media(value), max_bytes)
     except RecursionError:  # called with hardly any stack left
         return '"…[nested too deeply]"'
 
@@ -151,6 +156,13 @@ def _plain(value: Any, depth: int, ancestors: set[int]) -> Any:
         return _plain(content, depth - 1, ancestors)
     finally:
         ancestors.discard(identity)
+
+
+def _jsonable(value: Any) -> Any:
+    """What the encoder is to write for a value that it does not know."""
+    if isinstance(value, BaseModel):
+        return _opened_model(value)
+    return value.isoformat() if type(value) is dt.datetime else plain(value)
 
 
 def _opened(value: Any) -> Any:
@@ -253,7 +265,7 @@ def _too_deep(value: Any, text: str) -> bool:
 
 
 _ENCODER = json.JSONEncoder(
-    ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=plain
+    ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_jsonable
 )
 
 
@@ -460,6 +472,14 @@ def strip_media(value: Any) -> Any:
     if type(value) is str:
         return _strip_text(value)
     return _strip(value, _MAX_DEPTH, set())
+
+
+def _may_hold_media(text: str) -> bool:
+    """Whether `strip_media` could find anything in a value with this JSON: seldom, and quick."""
+    return "data:" in text.lower() or _MEDIA_MARK.search(text) is not None
+
+
+_MEDIA_MARK = re.compile(f'"(?:data":"|{"|".join(map(re.escape, _RAW_STARTS))})')
 
 
 def _strip(value: Any, depth: int, ancestors: set[int]) -> Any:

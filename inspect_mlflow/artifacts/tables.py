@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from inspect_mlflow.metrics import Calls, usage_values
 from otel_bridge.spans import score_number
-from otel_bridge.values import clean_text, strip_media, to_json
+from otel_bridge.values import clean_text, to_json
 
 if TYPE_CHECKING:
     from inspect_ai.event import Event
@@ -304,4 +304,4 @@ def _cell(value: Any) -> Any:
         return value if value - value == 0 else None  # JSON has no NaN and no infinities
     if isinstance(value, str):
         return clean_text(value, CELL_BYTES)
-    return to_json(strip_media(value), CELL_BYTES)
+    return to_json(value, CELL_BYTES, media=False)

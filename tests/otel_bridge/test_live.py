@@ -1,20 +1,24 @@
 """Live runs, whatever goes wrong: what is open is ended, and an error's type is told."""
 
+import time
 from collections.abc import Callable
+from datetime import datetime, timezone
 from pathlib import Path
 from traceback import format_exception
 from typing import Any
 
 import pytest
-from inspect_ai.event import InfoEvent
+from inspect_ai.event import InfoEvent, SandboxEvent
 from inspect_ai.log import EvalConfig, EvalDataset, EvalError, EvalSample, EvalSpec
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from otel_bridge import live
 from otel_bridge.live import LiveRun
 from otel_bridge.pipeline import Destination
 from otel_bridge.recorder import SampleRecorder
 from otel_bridge.spans import Extent, SampleRef, TaskRef, attempt_span
 from otel_bridge.values import Capture
+from tests.support.process import wait_until
 
 SPEC = EvalSpec(
     eval_id="eval",
@@ -72,6 +76,30 @@ def test_what_can_not_be_ended_keeps_nothing_else_open(monkeypatch: pytest.Monke
     run.finish(timeout=10)
     assert set(statuses(exporter)) == {"sample 2", "task task", "eval_run task"}
     assert run.unconverted == 1
+
+
+@pytest.mark.parametrize("hold", [0.1, 60.0])
+def test_a_sample_s_calls_wait_for_its_end_but_not_for_long(
+    hold: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "HOLD_SECONDS", hold)
+    exporter = InMemorySpanExporter()
+    destination = Destination("m", lambda: exporter, batch_delay=0.0)
+    run = LiveRun("run", lambda: [destination], "sample", Capture())
+    run.begin_task(SPEC)
+    run.begin_sample("eval", "uuid-1", 1, 1)
+    now = datetime.now(timezone.utc)
+    run.event("uuid-1", SandboxEvent(action="exec", cmd="ls", timestamp=now, completed=now))
+    if hold < 1:
+        wait_until(lambda: "sandbox exec" in statuses(exporter), what="the call", timeout=10)
+    else:
+        time.sleep(1.0)
+        assert statuses(exporter) == {}
+    run.end_run([], None)
+    run.finish(timeout=10)
+    assert [span.name for span in exporter.get_finished_spans()] == [
+        *("sandbox exec", "sample 1", "task task", "eval_run task")
+    ]
 
 
 class Odd(Exception):
