@@ -36,8 +36,9 @@ async def import_mlflow_traces(
 ) -> AsyncIterator[Transcript]:
     """Scout transcripts of the traces in an MLflow experiment, the oldest first.
 
-    Traces are read a page at a time. Those still in progress are left out; how many is logged as
-    a warning at the end, as is what of a trace could not be read.
+    Traces are read a page at a time. Those still in progress are left out, and samples of an
+    evaluation that has not ended; how many is logged as a warning at the end, as is what of a trace
+    could not be read.
 
     Parameters
     ----------

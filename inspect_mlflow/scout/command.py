@@ -78,7 +78,9 @@ async def _insert(source: TraceImport, database: str, console: Console) -> _Coun
             bar = progress.add_task("Traces", total=total)
             source.on_trace = lambda: progress.advance(bar)
             await db.insert(_counted(source.transcripts(), known, counts))
-    counts.skipped = source.reader.unfinished + source.samples_cut_off
+    counts.skipped = (
+        source.reader.unfinished + source.samples_cut_off + source.samples_waiting.total()
+    )
     return counts
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 from inspect_mlflow.scout.tree import Node
@@ -41,6 +42,63 @@ _MODEL_SIGNS = (
     "llm.input_messages.0.message.role",
     "gen_ai.prompt.0.role",
 )
+
+_MODEL_NAMES = (
+    sc.GEN_AI_REQUEST_MODEL,
+    sc.GEN_AI_RESPONSE_MODEL,
+    "llm.request.model_name",
+    "llm.model_name",
+    "mlflow.llm.model",
+)
+_CONTENT = (
+    *_MODEL_SIGNS,
+    "llm.output_messages.0.message.role",
+    "gen_ai.completion.0.role",
+    "mlflow.spanInputs",
+    "mlflow.spanOutputs",
+    "input.value",
+    "output.value",
+    "traceloop.entity.input",
+    "traceloop.entity.output",
+)
+
+
+def without_repeats(nodes: Iterable[Node], around: Node | None = None) -> list[Node]:
+    """Sibling nodes without those that repeat a model call in numbers alone.
+
+    An SDK may trace the calls that an instrumentation of it traces too, as Anthropic's does by
+    itself. Of such a span, inside the fuller one or begun beside it meanwhile, what the fuller one
+    lacks goes there. Below `nodes` the same is done in place; `around` is the call they are in.
+    """
+    nodes = list(nodes)
+    calls = [node for node in nodes if _is_call(node, with_content=True)]
+    kept: list[Node] = []
+    for node in nodes:
+        call = None
+        if _is_call(node, with_content=False):
+            call = next((c for c in reversed(calls) if _repeats(node, c)), around)
+        if call is None:
+            kept.append(node)
+            inside = node if _is_call(node, with_content=True) else None
+            node.children = without_repeats(node.children, inside)
+        else:
+            call.attributes = {**node.attributes, **call.attributes}
+            kept += without_repeats(node.children)
+    return kept
+
+
+def _is_call(node: Node, *, with_content: bool) -> bool:
+    has_content = any(name in node.attributes for name in _CONTENT)
+    return has_content == with_content and _declared(node) == "model"
+
+
+def _repeats(node: Node, call: Node) -> bool:
+    during = call.start_ns <= node.start_ns <= (call.end_ns or node.start_ns)
+    return during and not _models(node).isdisjoint(_models(call))
+
+
+def _models(node: Node) -> set[str]:
+    return {model for model in map(node.text, _MODEL_NAMES) if model is not None}
 
 
 def kind_of(node: Node) -> Kind:

@@ -62,15 +62,19 @@ def system(value: Any) -> list[Json]:
     return [{"role": "system", "parts": parts}] if parts else []
 
 
-def answers(value: Any) -> list[Json]:
-    """What a model call gave: its choices, with `finish_reason`. Nothing where it can't be told."""
+def answers(value: Any, reason: Any = None) -> list[Json]:
+    """What a model call gave: its choices, with `finish_reason`. Nothing where it can't be told.
+
+    `reason` is why it ended, for a list of messages that doesn't say it.
+    """
     value = _first_of_batch(value)
     if isinstance(value, str):
         return [_text_message("assistant", value)] if value and value[0] != "<" else []
     if isinstance(value, list):
         if value and all(isinstance(item, Mapping) and "finish_reason" in item for item in value):
             return [{**_one(item), "finish_reason": item["finish_reason"]} for item in value]
-        return [m for m in messages(value) if m["role"] == "assistant"][-1:]
+        found = [m for m in messages(value) if m["role"] == "assistant"]
+        return [_finished(m, reason) for m in found[-1:]]
     if not isinstance(value, Mapping):
         return []
     if isinstance(value.get("choices"), list):
@@ -323,14 +327,15 @@ def _parts(part: Any) -> list[Json]:
     if kind == "refusal":
         refusal = str(part.get("refusal") or "")
         return [{"type": "text", "content": refusal, "inspect": {"refusal": True}}]
-    if kind == "thinking":
-        signed = {"inspect": {"signature": part["signature"]}} if part.get("signature") else {}
-        return [{"type": "reasoning", "content": str(part.get("thinking") or ""), **signed}]
-    if kind == "redacted_thinking":
+    if kind == "redacted_thinking" or (kind == "reasoning" and "data" in part):
         secret = {"reasoning": str(part.get("data") or ""), "redacted": True}
         return [{"type": "reasoning", "content": "", "inspect": secret}]
-    if kind == "reasoning":
-        return [{"type": "reasoning", "content": _reasoning(part)}]
+    if kind in ("thinking", "reasoning"):
+        signed = {"inspect": {"signature": part["signature"]}} if part.get("signature") else {}
+        text = str(part.get("thinking") or "") if kind == "thinking" else _reasoning(part)
+        return [{"type": "reasoning", "content": text, **signed}]
+    if kind == "tool_use" and "tool_call" in part:  # OpenInference
+        return [_call(part)]
     if kind == "tool_use":
         call = {"id": str(part.get("id") or ""), "name": str(part.get("name") or "")}
         return [{"type": "tool_call", **call, "arguments": _loaded(part.get("input"))}]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from inspect_mlflow.scout import dialects
-from inspect_mlflow.scout.detection import Kind, kind_of
+from inspect_mlflow.scout.detection import Kind, kind_of, without_repeats
 from inspect_mlflow.scout.extraction import (
     config_of,
     input_messages,
@@ -56,10 +56,14 @@ def story_of(roots: Iterable[Node]) -> Story:
 
     story = Story()
     depths: dict[str, int] = {}
-    roots = list(roots)
+    roots = without_repeats(roots)
+    names = {node.id: node.name for root in roots for node in root.walk()}
     for root in roots:
         story.events += _events(root, None, 0, depths, story.problems)
     _fill_in_answers(story)
+    for event in story.models:
+        if not event.output.choices and not event.error:
+            story.problems.append(f"what the model call {names[str(event.uuid)]!r} answered")
     _match_calls(story.events)
     apply_ids = stable_message_ids()
     for event in story.models:
@@ -135,15 +139,14 @@ def _tool_name(node: Node) -> str:
 
 def _model_event(node: Node, around: str | None, problems: list[str]) -> ModelEvent:
     from inspect_ai.event import ModelEvent
-    from inspect_ai.model import ModelOutput
 
     messages = input_messages(node)
     output = output_of(node)
     error = _error(node)
     if not messages:
         problems.append(f"what the model call {node.name!r} was given")
-    if output is None and error is None:
-        problems.append(f"what the model call {node.name!r} answered")
+    if not output.choices:
+        output.error = error
     return ModelEvent(
         uuid=node.id,
         span_id=around,
@@ -152,7 +155,7 @@ def _model_event(node: Node, around: str | None, problems: list[str]) -> ModelEv
         tools=tools_of(node),
         tool_choice="auto",
         config=config_of(node),
-        output=output or ModelOutput(model=model_of(node), error=error),
+        output=output,
         error=error,
         timestamp=from_ns(node.start_ns),
         completed=from_ns(node.end_ns or node.start_ns),

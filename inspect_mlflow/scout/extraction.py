@@ -104,14 +104,16 @@ def _unflattened(message: Json) -> Json:
     result: Json = {}
     for name, value in message.items():
         if isinstance(value, dict) and value and all(key.isdecimal() for key in value):
-            items = [value[key] for key in sorted(value, key=int)]
-            value = [
-                item.get("message_content", item) if isinstance(item, dict) else item
-                for item in items
-            ]
-            value = [_image(item) for item in value]
+            value = [_image(_content(value[key])) for key in sorted(value, key=int)]
         result[{"contents": "content"}.get(name, name)] = value
     return result
+
+
+def _content(item: Any) -> Any:
+    """A part of a message; a tool's call stands beside the rest of it."""
+    if not isinstance(item, dict) or not isinstance(item.get("message_content"), dict):
+        return item
+    return {**{k: v for k, v in item.items() if k != "message_content"}, **item["message_content"]}
 
 
 def _image(item: Any) -> Any:
@@ -121,8 +123,8 @@ def _image(item: Any) -> Any:
     return {"type": "image_url", "image_url": {"url": url}} if isinstance(url, str) else item
 
 
-def output_of(node: Node) -> ModelOutput | None:
-    """What a model call gave; None where its answer can't be read."""
+def output_of(node: Node) -> ModelOutput:
+    """What a model call gave; without choices where its answer can't be read."""
     from inspect_ai.model import ModelOutput
 
     streamed = dialects.answer_of_chunks(
@@ -133,15 +135,15 @@ def output_of(node: Node) -> ModelOutput | None:
     given = node.get(sc.GEN_AI_OUTPUT_MESSAGES)
     flat = _flat(node, "llm.output_messages.", "message.") or _flat(node, "gen_ai.completion.", "")
     raw = streamed or outputs_of(node)
+    reason = node.text("llm.finish_reason") or node.text("anthropic.message.stop_reason")
     if given:
-        answers = dialects.answers(given)
+        answers = dialects.answers(given, reason)
     elif flat:
-        answers = [dialects.answers({"choices": [{"message": m, **m}]})[0] for m in flat]
+        choices_of = ({"choices": [{"finish_reason": reason, "message": m, **m}]} for m in flat)
+        answers = [dialects.answers(choices)[0] for choices in choices_of]
     else:
         answers = dialects.answers(raw)
     choices = [output_message_from_genai(answer) for answer in answers]
-    if not choices:
-        return None
     model = model_of(node)
     answered = raw.get("model") or raw.get("modelVersion") if isinstance(raw, Mapping) else None
     answered = node.text(sc.GEN_AI_RESPONSE_MODEL) or answered or node.text("mlflow.llm.model")
@@ -160,6 +162,7 @@ def model_of(node: Node) -> str:
     asked = inputs.get("model") if isinstance(inputs, Mapping) else None
     for name in (
         sc.GEN_AI_REQUEST_MODEL,
+        "llm.request.model_name",
         "llm.model_name",
         "llm.request.model",
         sc.GEN_AI_RESPONSE_MODEL,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from logging import getLogger
@@ -41,8 +41,9 @@ class TraceImport:
     """Samples that never finished: the log has none of them."""
     incomplete: int = 0
     """Transcripts of which something could not be read."""
-    unended: set[str] = field(default_factory=set)
-    """Evaluations whose task has no span yet: they run, or were killed."""
+    samples_waiting: Counter[str] = field(default_factory=Counter)
+    """Finished samples by their evaluation, where that has no end in MLflow: what it was set up
+    with comes with its end."""
     _tasks: OrderedDict[str, Node | None] = field(default_factory=OrderedDict)
 
     async def count(self) -> int:
@@ -83,11 +84,13 @@ class TraceImport:
             yield f"{unfinished} in progress, or not wholly in MLflow yet: left out"
         if self.samples_cut_off:
             yield f"{_count(self.samples_cut_off, 'sample')} that never finished: left out"
-        if self.unended:
+        if self.samples_waiting:
+            evaluations = _count(len(self.samples_waiting), "evaluation")
             yield (
-                f"{_count(len(self.unended), 'evaluation')} without an end in MLflow "
-                f"({', '.join(sorted(self.unended)[:3])}): their transcripts lack agent, options "
-                "and task arguments"
+                f"{_count(self.samples_waiting.total(), 'sample')} of {evaluations} without an end "
+                f"in MLflow ({', '.join(sorted(self.samples_waiting)[:3])}): left out; they come "
+                "once it has ended, or, if it was killed, once `inspect-mlflow import` has had its "
+                "log"
             )
 
     async def _of_trace(self, trace: Trace) -> AsyncIterator[Transcript]:
@@ -105,9 +108,12 @@ class TraceImport:
             if node.get(sc.INSPECT_CUT_OFF):
                 self.samples_cut_off += 1
                 continue
+            task = await self._task(node, roots)
+            if task is None:
+                self.samples_waiting[node.text(sc.INSPECT_EVAL_ID) or "unknown"] += 1
+                continue
             problems: list[str] = []
             sample = sample_of(node, problems)
-            task = await self._task(node, roots)
             self._tell(f"{trace.info.trace_id}, sample {sample.id}", problems)
             yield transcript_of_sample(node, sample, task, trace, uri)
 
@@ -123,8 +129,6 @@ class TraceImport:
                 here = [task for root in there for task in tasks(root)]
             wanted = (t for t in here if t.text(sc.INSPECT_EVAL_ID) == eval_id)
             self._tasks[eval_id] = next(wanted, None)
-            if self._tasks[eval_id] is None:
-                self.unended.add(eval_id)
             if len(self._tasks) > _KNOWN_TASKS:
                 self._tasks.popitem(last=False)
         return self._tasks[eval_id]

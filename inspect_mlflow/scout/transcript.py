@@ -23,7 +23,7 @@ SOURCE_TYPE: Final = "mlflow"
 
 
 def transcript_of_sample(
-    root: Node, sample: EvalSample, task: Node | None, trace: Trace, uri: str
+    root: Node, sample: EvalSample, task: Node, trace: Trace, uri: str
 ) -> Transcript:
     """The transcript of a sample. `task` is the span of its task, `uri` where the trace is."""
     from inspect_scout import Transcript
@@ -175,14 +175,14 @@ def _of_evaluation(assessment: Assessment) -> bool:
     return "inspect.scorer" in (assessment.metadata or {})
 
 
-def task_data(task: Node | None) -> Mapping[str, Any]:
+def task_data(task: Node) -> Mapping[str, Any]:
     """What a task's span says of how it was set up."""
-    data = None if task is None else task.get(sc.INSPECT_TASK_DATA)
+    data = task.get(sc.INSPECT_TASK_DATA)
     return data if isinstance(data, Mapping) else {}
 
 
 def _metadata(
-    root: Node, sample: EvalSample, summary: EvalSampleSummary, task: Node | None, trace: Trace
+    root: Node, sample: EvalSample, summary: EvalSampleSummary, task: Node, trace: Trace
 ) -> dict[str, Any]:
     spec = task_data(task)
     metadata: dict[str, Any] = {
@@ -190,18 +190,12 @@ def _metadata(
         "eval_id": root.text(sc.INSPECT_EVAL_ID),
         "mlflow_trace_id": trace.info.trace_id,
         "mlflow_experiment_id": trace.info.experiment_id,
-    }
-    if task is not None:
-        tags = task.get(sc.INSPECT_TAGS) or []
-        metadata |= {
-            "eval_status": task.text(sc.INSPECT_TASK_STATUS),
-            "eval_tags": ",".join(map(str, tags)),
-            "eval_metadata": task.get(sc.INSPECT_METADATA) or {},
-            "task_args": spec.get("task_args") or {},
-            "generate_config": spec.get("generate_config") or {},
-            "model_roles": spec.get("model_roles") or {},
-        }
-    metadata |= {
+        "eval_status": task.text(sc.INSPECT_TASK_STATUS),
+        "eval_tags": ",".join(map(str, task.get(sc.INSPECT_TAGS) or [])),
+        "eval_metadata": task.get(sc.INSPECT_METADATA) or {},
+        "task_args": spec.get("task_args") or {},
+        "generate_config": spec.get("generate_config") or {},
+        "model_roles": spec.get("model_roles") or {},
         "id": str(sample.id),
         "epoch": sample.epoch,
         "input": _as_text(summary.input),

@@ -107,10 +107,54 @@ def test_traces_in_progress_are_counted(
     assert "1 trace in progress, or not wholly in MLflow yet: left out" in caplog.text
 
 
-def test_a_run_that_has_not_ended(
+def test_an_evaluation_that_runs(
+    mlflow_server: MlflowServer,
+    experiment_name: str,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A finished sample comes once its evaluation has ended, with all that Scout has of it."""
+    from tests.scout.test_round_trip import EXPECTED, compared
+
+    env = {
+        "MLFLOW_TRACKING_URI": mlflow_server.uri,
+        "MLFLOW_EXPERIMENT_NAME": experiment_name,
+        "MLFLOW_INSPECT_TRACING": "true",
+        "INSPECT_MLFLOW_TRACE_SCOPE": "sample",
+    }
+    client = mlflow_server.client()
+
+    def first_sample_is_there() -> bool:
+        experiment = client.get_experiment_by_name(experiment_name)
+        if experiment is None:
+            return False
+        found = client.search_traces([experiment.experiment_id], include_spans=False)
+        return any(trace.info.state == "OK" for trace in found)
+
+    command = ["inspect_mlflow.cli", "scout", str(tmp_path / "scout")]
+    running = start_inspect(["eval", f"{TASKS}/rare.py@waiting"], cwd=tmp_path, env=env)
+    try:
+        wait_until(first_sample_is_there, what="the trace of a sample", timeout=90, every=0.5)
+        with caplog.at_level(logging.WARNING, "inspect_mlflow.scout"):
+            assert imported(experiment_name=experiment_name, tracking_uri=mlflow_server.uri) == []
+        assert "1 sample of 1 evaluation without an end in MLflow" in caplog.text
+        assert "0 new, 0 present" in run_command(command, env)
+        running.interrupt()
+        (log,) = running.finish(timeout=90).logs
+    finally:
+        running.kill()
+    found = imported(experiment_name=experiment_name, tracking_uri=mlflow_server.uri)
+    first = next(transcript for transcript in found if transcript.task_id == "sample-1")
+    assert first.agent is not None
+    assert first.metadata["eval_status"] == "cancelled"
+    assert compared(log, found) <= EXPECTED
+    assert f"{len(found)} new, 0 present" in run_command(command, env)
+
+
+def test_an_evaluation_without_an_end(
     store: str, experiment_name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its finished samples come, with what is known of them; a warning says what is missing."""
+    """As of one that was killed: its samples wait for the rest of the log."""
     from mlflow.tracing.client import TracingClient
 
     log = eval_task("minimal", log_dir=tmp_path)
@@ -120,10 +164,10 @@ def test_a_run_that_has_not_ended(
     infos = client.search_traces(locations=[str(whole.metadata["mlflow_experiment_id"])])
     (run,) = (t.info for t in infos if t.info.trace_id != whole.metadata["mlflow_trace_id"])
     client.delete_traces(experiment_id=str(run.experiment_id), trace_ids=[run.trace_id])
-    (found,) = imported(experiment_name=experiment_name, tracking_uri=store)
-    assert found.agent is None
-    assert (found.messages, found.score) == (whole.messages, whole.score)
-    assert "1 evaluation without an end in MLflow" in caplog.text
+    assert imported(experiment_name=experiment_name, tracking_uri=store) == []
+    assert f"1 sample of 1 evaluation without an end in MLflow ({whole.source_id})" in caplog.text
+    send(log.location, uri=store, experiment=experiment_name)
+    assert imported(experiment_name=experiment_name, tracking_uri=store) == [whole]
 
 
 def test_what_people_say_of_a_sample(store: str, experiment_name: str, tmp_path: Path) -> None:
