@@ -7,6 +7,7 @@ Its traces are named after what makes them: `openai.chat`, `openai.chat.stream`,
 import asyncio
 import json
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import anthropic
@@ -76,6 +77,18 @@ def openai_responses(client: openai.OpenAI, stream: bool) -> None:
 
 
 def anthropic_messages(client: anthropic.Anthropic, stream: bool) -> None:
+    def ask(options: Any) -> list[dict[str, Any]]:
+        if stream:
+            return gathered(client.messages.create(**options, stream=True))
+        return blocks(client.messages.create(**options))
+
+    anthropic_turns(ask, add)
+
+
+def anthropic_turns(
+    ask: Callable[[Any], list[dict[str, Any]]], add: Callable[[int, int], str]
+) -> None:
+    """Converse until the answer; `ask` takes the options of a request and gives the content."""
     tools: Any = [{"name": "add", "description": "Add two numbers.", "input_schema": PARAMETERS}]
     messages: list[Any] = [{"role": "user", "content": QUESTION}]
     for _ in range(2):
@@ -86,19 +99,24 @@ def anthropic_messages(client: anthropic.Anthropic, stream: bool) -> None:
             "messages": messages,
             "tools": tools,
         }
-        if stream:
-            content = gathered(client.messages.create(**options, stream=True))
-        else:
-            message = client.messages.create(**options)
-            content = [block.model_dump(exclude_none=True) for block in message.content]
+        content = ask(options)
         messages.append({"role": "assistant", "content": content})
         results = [
-            {"type": "tool_result", "tool_use_id": b["id"], "content": add(**b["input"])}
+            {
+                "type": "tool_result",
+                "tool_use_id": b["id"],
+                "content": add(b["input"]["a"], b["input"]["b"]),
+            }
             for b in content
             if b["type"] == "tool_use"
         ]
         if results:
             messages.append({"role": "user", "content": results})
+
+
+def blocks(message: anthropic.types.Message) -> list[dict[str, Any]]:
+    """The content of Anthropic's message."""
+    return [block.model_dump(exclude_none=True) for block in message.content]
 
 
 def gathered(events: Any) -> list[dict[str, Any]]:

@@ -20,7 +20,8 @@ from inspect_mlflow.scout import ScoutImportError
 from tests.scout.handmade import START, Given, log_trace
 from tests.scout.support import collect, imported, send
 from tests.scout.test_anyone import MODELS
-from tests.support.evals import eval_task
+from tests.support.evals import TASKS, eval_task, start_inspect
+from tests.support.process import wait_until
 from tests.support.servers import MlflowServer
 
 BEGAN = datetime.fromtimestamp(START / 1e9, timezone.utc)
@@ -131,24 +132,26 @@ def test_an_evaluation_that_runs(
         found = client.search_traces([experiment.experiment_id], include_spans=False)
         return any(trace.info.state == "OK" for trace in found)
 
-    command = ["inspect_mlflow.cli", "scout", str(tmp_path / "scout")]
+    options = ["--experiment-name", experiment_name, "--tracking-uri", mlflow_server.uri]
+    command = ["scout", str(tmp_path / "scout"), *options]
     running = start_inspect(["eval", f"{TASKS}/rare.py@waiting"], cwd=tmp_path, env=env)
     try:
         wait_until(first_sample_is_there, what="the trace of a sample", timeout=90, every=0.5)
         with caplog.at_level(logging.WARNING, "inspect_mlflow.scout"):
             assert imported(experiment_name=experiment_name, tracking_uri=mlflow_server.uri) == []
         assert "1 sample of 1 evaluation without an end in MLflow" in caplog.text
-        assert "0 new, 0 present" in run_command(command, env)
+        output = CliRunner().invoke(main, command).output
+        assert "0 new, 0 present" in output
+        assert "1 sample of 1 evaluation without an end in MLflow" in output
         running.interrupt()
         (log,) = running.finish(timeout=90).logs
     finally:
         running.kill()
     found = imported(experiment_name=experiment_name, tracking_uri=mlflow_server.uri)
     first = next(transcript for transcript in found if transcript.task_id == "sample-1")
-    assert first.agent is not None
     assert first.metadata["eval_status"] == "cancelled"
     assert compared(log, found) <= EXPECTED
-    assert f"{len(found)} new, 0 present" in run_command(command, env)
+    assert f"{len(found)} new, 0 present" in CliRunner().invoke(main, command).output
 
 
 def test_an_evaluation_without_an_end(
