@@ -10,8 +10,10 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from importlib import import_module
 from typing import Any
 
 import anthropic
@@ -52,21 +54,31 @@ async def async_stream(client: anthropic.AsyncAnthropic, options: Any) -> Conten
 def converse(agent: Agent, add: Add) -> None:
     """Trace a conversation each."""
     with running_providers() as address:
+        client = anthropic.Anthropic(base_url=address, api_key="-")
         for call in (create, create_stream, stream):
-            with agent(call.__name__), anthropic.Anthropic(base_url=address, api_key="-") as client:
-                anthropic_turns(lambda options, call=call, client=client: call(client, options), add)
+            with agent(call.__name__):
+                anthropic_turns(partial(call, client), add)
         for async_call in (async_create_stream, async_stream):
-
-            async def ask(options: Any, call: Any = async_call) -> Any:
-                async with anthropic.AsyncAnthropic(base_url=address, api_key="-") as client:
-                    return await call(client, options)
-
             with agent(async_call.__name__):
-                anthropic_turns(lambda options, ask=ask: asyncio.run(ask(options)), add)
+                anthropic_turns(partial(run, async_call, address), add)
+
+
+def run(
+    call: Callable[[Any, Any], Coroutine[Any, Any, Content]], address: str, options: Any
+) -> Any:
+    async def ask() -> Content:
+        async with anthropic.AsyncAnthropic(base_url=address, api_key="-") as client:
+            return await call(client, options)
+
+    return asyncio.run(ask())
+
+
+def instrument(**options: Any) -> None:
+    openinference: Any = import_module("openinference.instrumentation.anthropic")
+    openinference.AnthropicInstrumentor().instrument(**options)
 
 
 def over_otlp(uri: str, experiment_id: str) -> None:
-    from openinference.instrumentation.anthropic import AnthropicInstrumentor
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
@@ -76,7 +88,7 @@ def over_otlp(uri: str, experiment_id: str) -> None:
     provider.add_span_processor(
         BatchSpanProcessor(OTLPSpanExporter(f"{uri}/v1/traces", headers=headers))
     )
-    AnthropicInstrumentor().instrument(tracer_provider=provider)
+    instrument(tracer_provider=provider)
     tracer = provider.get_tracer(__name__)
 
     @contextmanager
@@ -110,9 +122,7 @@ def into_mlflow(uri: str, experiment_id: str, *, openinference: bool) -> None:
     mlflow.set_tracking_uri(uri)
     mlflow.set_experiment(experiment_id=experiment_id)
     if openinference:
-        from openinference.instrumentation.anthropic import AnthropicInstrumentor
-
-        AnthropicInstrumentor().instrument()
+        instrument()
     converse(lambda name: mlflow.start_span(name, span_type="AGENT"), add)
     provider: Any = trace.get_tracer_provider()
     provider.force_flush()

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from typing import Any
 
@@ -20,31 +21,44 @@ from tests.support.servers import MlflowServer
 CALLS = ("create", "create_stream", "stream", "async_create_stream", "async_stream")
 
 
-def traced(server: MlflowServer, experiment: str, way: str) -> dict[str, Transcript]:
+HAS_OPENINFERENCE = find_spec("openinference") is not None
+
+Running = Mapping[str, "subprocess.Popen[bytes]"]
+
+
+@pytest.fixture(scope="module")
+def running(mlflow_server: MlflowServer) -> Iterator[Running]:
+    """The program in all its ways at once; each has an experiment of its name."""
+    processes: dict[str, subprocess.Popen[bytes]] = {}
+    for way in ("otlp", "shared", "sdk") if HAS_OPENINFERENCE else ("sdk",):
+        experiment_id = mlflow_server.client().create_experiment(f"instrumented-{way}")
+        arguments = [mlflow_server.uri, experiment_id, way]
+        processes[way] = subprocess.Popen(
+            [sys.executable, "-m", "tests.scout.instrumented", *arguments],
+            env=clean_environ({"MLFLOW_MODEL_CATALOG_URI": ""}),
+        )
+    try:
+        yield processes
+    finally:
+        for process in processes.values():
+            process.kill()
+            process.wait()
+
+
+def traced(running: Running, server: MlflowServer, way: str) -> dict[str, Transcript]:
     """The transcripts of the program's traces, by the names of these."""
-    experiment_id = server.client().create_experiment(experiment)
-    subprocess.run(
-        [sys.executable, "-m", "tests.scout.instrumented", server.uri, experiment_id, way],
-        check=True,
-        env=clean_environ({"MLFLOW_MODEL_CATALOG_URI": ""}),
-        timeout=120,
-    )
-    found = imported(experiment_name=experiment, tracking_uri=server.uri)
+    assert running[way].wait(timeout=180) == 0
+    found = imported(experiment_name=f"instrumented-{way}", tracking_uri=server.uri)
     return {str(transcript.task_set): transcript for transcript in found}
 
 
-@pytest.mark.skipif(
-    find_spec("openinference") is None, reason="pip install openinference-instrumentation-anthropic"
-)
+@pytest.mark.skipif(not HAS_OPENINFERENCE, reason="openinference-instrumentation-anthropic")
 @pytest.mark.parametrize("way", ["otlp", "shared"])
 def test_openinference(
-    way: str,
-    mlflow_server: MlflowServer,
-    experiment_name: str,
-    caplog: pytest.LogCaptureFixture,
+    way: str, running: Running, mlflow_server: MlflowServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Everything is right, also where the SDK traces its calls itself, beside or inside."""
-    transcripts = traced(mlflow_server, experiment_name, way)
+    transcripts = traced(running, mlflow_server, way)
     assert set(transcripts) == set(CALLS)
     for name, transcript in transcripts.items():
         check(name, transcript)
@@ -57,10 +71,10 @@ def test_openinference(
 
 
 def test_the_sdk_by_itself(
-    mlflow_server: MlflowServer, experiment_name: str, caplog: pytest.LogCaptureFixture
+    running: Running, mlflow_server: MlflowServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     """In its content mode: all but what `create(stream=True)` answers."""
-    transcripts = traced(mlflow_server, experiment_name, "sdk")
+    transcripts = traced(running, mlflow_server, "sdk")
     assert set(transcripts) == set(CALLS)
     for name, transcript in transcripts.items():
         check(name, transcript, with_last_answer=not name.endswith("create_stream"))
