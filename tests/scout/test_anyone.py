@@ -1,5 +1,6 @@
 """Traces of anyone's: the conventions there are, and shapes that nobody knows."""
 
+import json
 import logging
 from typing import Any
 
@@ -7,6 +8,8 @@ import pytest
 from inspect_ai.event import ModelEvent, ToolEvent, timeline_build
 from inspect_scout import Transcript
 
+from inspect_mlflow.scout.detection import without_repeats
+from inspect_mlflow.scout.tree import Node
 from tests.scout.handmade import Given, log_trace
 from tests.scout.support import imported
 
@@ -345,3 +348,34 @@ def test_assessments(store: str, experiment_name: str) -> None:
 def the_one(uri: str, experiment: str) -> Transcript:
     (transcript,) = imported(experiment_name=experiment, tracking_uri=uri)
     return transcript
+
+
+def test_repeats_of_a_call() -> None:
+    """What an SDK says in numbers of a call that is traced in full, within it or beside it."""
+
+    def node(name: str, start: int, end: int, **attributes: Any) -> Node:
+        given = {key.replace("__", "."): json.dumps(value) for key, value in attributes.items()}
+        return Node(name, None, name, start, end, False, "", (), given)
+
+    model = {"gen_ai__operation__name": "chat", "gen_ai__request__model": "m"}
+    content = {"mlflow__spanInputs": [{"role": "user", "content": QUESTION}]}
+    counted = {"gen_ai__usage__input_tokens": 11, "gen_ai__usage__output_tokens": 5}
+    inside = node("inside", 1, 2, **{**model, "gen_ai__request__model": "m-2025"}, **counted)
+    inside.children = [node("http", 1, 2)]
+    around = node("around", 0, 3, **model, **content)
+    around.children = [inside]
+    full = node("full", 4, 6, **model, **content, gen_ai__usage__output_tokens=6)
+    beside = node("beside", 5, 9, **model, **counted)
+    other = node("other", 5, 6, **{**model, "gen_ai__request__model": "n"}, **counted)
+    later = node("later", 7, 8, **model, **counted)
+    root = node("root", 0, 9)
+    root.children = [around, full, beside, other, later]
+
+    (root,) = without_repeats([root])
+    assert [n.name for n in root.children] == ["around", "full", "other", "later"]
+    assert [n.name for n in around.children] == ["http"]
+    tokens = ("gen_ai.usage.input_tokens", "gen_ai.usage.output_tokens")
+    assert [around.get(name) for name in tokens] == [11, 5]
+    assert [full.get(name) for name in tokens] == [11, 6], "its own count stays"
+    only_numbers = node("numbers", 0, 1, **model, **counted)
+    assert without_repeats([only_numbers]) == [only_numbers]
