@@ -136,7 +136,7 @@ def test_an_evaluation_that_runs(
     command = ["scout", str(tmp_path / "scout"), *options]
     running = start_inspect(["eval", f"{TASKS}/rare.py@waiting"], cwd=tmp_path, env=env)
     try:
-        wait_until(first_sample_is_there, what="the trace of a sample", timeout=90, every=0.5)
+        wait_until(first_sample_is_there, what="the trace of a sample", timeout=180, every=0.5)
         with caplog.at_level(logging.WARNING, "inspect_mlflow.scout"):
             assert imported(experiment_name=experiment_name, tracking_uri=mlflow_server.uri) == []
         assert "1 sample of 1 evaluation without an end in MLflow" in caplog.text
