@@ -41,6 +41,9 @@ class Connection:
     def open(self) -> tuple[MlflowClient, str]:
         """The client and the id of the experiment, which is created if there is none. Blocks.
 
+        Threads import parts of MLflow only after it: begun on two threads from different parts,
+        the import of a package that imports itself in circles fails.
+
         Raises
         ------
         ConnectionFailed

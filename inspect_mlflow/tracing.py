@@ -215,7 +215,8 @@ class _Run:
                 await sleep(0.5)
 
     def _open_mlflow(self, connection: Connection) -> MlflowSpanExporter:
-        from inspect_mlflow.exporter import MlflowSpanExporter
+        connection.open()
+        from inspect_mlflow.exporter import MlflowSpanExporter  # only now: see Connection.open
 
         self._mlflow = MlflowSpanExporter(connection, link_runs=is_on("tracking"))
         return self._mlflow

@@ -14,6 +14,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from inspect_mlflow import runs
+from inspect_mlflow.artifacts.manager import SampleRows, TaskFiles, sample_lines
 from inspect_mlflow.connection import Connection, ConnectionFailed
 from inspect_mlflow.metrics import (
     Calls,
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
         EvalStatus,
     )
 
-    from inspect_mlflow.artifacts.manager import TaskFiles
-
 logger = logging.getLogger("inspect_mlflow")
 
 T = TypeVar("T")
@@ -55,6 +54,10 @@ WRITE_SECONDS: Final = 2.0
 """How long points wait for others to share a request with, and for samples that ended earlier."""
 LIVE_SECONDS: Final = 15.0
 """How often what running samples have done so far is written."""
+WAITING_SAMPLES: Final = 200
+"""How many finished samples wait at most to be made rows of."""
+ROWS_SECONDS: Final = 60.0
+"""How long the end of a task waits at most for the last of them."""
 STEP_SECONDS: Final = 0.2
 """How long artifacts are worked at before whatever else is waiting has its turn."""
 
@@ -87,6 +90,8 @@ class _Task:
     finished: deque[FinishedSample] = field(default_factory=deque)
     progress: Progress = field(default_factory=Progress)
     live_written: tuple[float, tuple[int, ...]] = (0.0, (0, 0, 0))
+    rows: SampleRows | None = None
+    """Those of the samples that have ended, for its artifacts."""
     read: _ReadLog | None = None
     """What has been read of its log, when that is finished."""
 
@@ -99,8 +104,6 @@ class _ReadLog:
     """What a task's end needs of the samples of a finished log, taken from each as it is read."""
 
     def __init__(self, source: LogSource, *, files: bool) -> None:
-        from inspect_mlflow.artifacts.manager import TaskFiles
-
         self.files = TaskFiles(source) if files else None
         self.summaries: list[EvalSampleSummary] = []
         self.calls: list[Calls] = []
@@ -109,7 +112,7 @@ class _ReadLog:
         self.summaries.append(sample.summary())
         self.calls.append(Calls.of(sample.events))
         if self.files is not None:
-            self.files.add(sample)
+            self.files.add(sample_lines(sample))
 
 
 class RunWriter:
@@ -145,6 +148,8 @@ class RunWriter:
         self._finished = finished
         self._on_trouble = on_trouble
         self._thread = BackgroundThread("inspect-runs")
+        # one that waits for no server; samples that it refuses are read from the log later
+        self._rows_thread = BackgroundThread("inspect-rows", limit=WAITING_SAMPLES)
         self._tasks: dict[str, _Task] = {}
         self._run_id: str | None = None
         # the rest is only touched by the background thread
@@ -180,6 +185,8 @@ class RunWriter:
         task = self._tasks[spec.eval_id] = _Task(spec, plan)
         if finished is not None:
             task.read = _ReadLog(finished, files=self._log_artifacts)
+        elif self._log_artifacts:
+            task.rows = SampleRows()
         self._submit(partial(self._begin_task, task), spec.eval_id)
 
     def live(self, eval_id: str | None) -> LiveCounts | None:
@@ -197,6 +204,8 @@ class RunWriter:
         task = self._tasks.get(eval_id)
         if task is not None and not self.unreachable:  # else they would only pile up
             task.finished.append(FinishedSample.of(sample))
+            if task.rows is not None:
+                self._rows_thread.submit(partial(task.rows.add, sample))
 
     def add_sample(self, eval_id: str, sample: EvalSample, *, reused: bool) -> None:
         """A sample of a finished log; `reused` when an earlier evaluation ran it."""
@@ -233,6 +242,7 @@ class RunWriter:
         self._wake.set()
         in_time = done.wait(timeout)
         self._thread.close()
+        self._rows_thread.close()
         return in_time
 
     def _end_without_log(self, task: _Task, status: EvalStatus) -> None:
@@ -302,9 +312,9 @@ class RunWriter:
             client.log_inputs(owner, datasets=[runs.dataset_input(spec)])
 
     def _create(self, key: str, name: str, tags: Mapping[str, str], start_ns: int) -> str:
-        from mlflow.entities import RunTag
-
         client, experiment_id = self._connection.open()
+        from mlflow.entities import RunTag  # only now: see Connection.open
+
         items = list(tags.items())
         run_id = self.existing(key, tags[runs.TAG_KIND]) if self._finished else None
         if run_id is None:
@@ -423,7 +433,7 @@ class RunWriter:
         totals = None if missing else known
         self._guarded(partial(self._write_end, run_id, log, summaries, totals, ended_ns))
         if self._log_artifacts or missing:
-            self._start(self._read_samples(run_id, source, ended_ns, missing=missing))
+            self._start(self._complete(run_id, task, source, ended_ns, missing=missing))
 
     def _summaries(self, source: LogSource) -> Sequence[EvalSampleSummary | EvalSample]:
         found: list[EvalSampleSummary | EvalSample] = []
@@ -461,22 +471,32 @@ class RunWriter:
             manager.upload(run_id, files)
         self.written["artifacts"] += manager.uploaded
 
-    def _read_samples(
-        self, run_id: str, source: LogSource, ended_ns: int, *, missing: bool
+    def _complete(
+        self, run_id: str, task: _Task, source: LogSource, ended_ns: int, *, missing: bool
     ) -> Iterator[None]:
-        """Read the finished log once: for the artifacts, and for samples that fired no hooks."""
-        from inspect_mlflow.artifacts import ArtifactManager
-
-        client, _ = self._connection.open()
-        manager = ArtifactManager(client)
-        samples = manager.steps(run_id, source) if self._log_artifacts else source.samples()
+        """Write the artifacts, and what comes of samples that fired no hooks: they are read."""
+        rows = task.rows
+        if rows is not None:
+            self._rows_thread.flush(ROWS_SECONDS)
+        files = None if rows is None else TaskFiles(source)
+        known = {uuid for uuid in self._calls if rows is None or uuid in rows}
         calls = []
-        for sample in samples:
-            calls.append(Calls.of(sample.events))
+        for sample in source.samples_beside(known):
+            if isinstance(sample, str):
+                calls.append(self._calls[sample])
+                lines = iter(()) if rows is None else rows.lines(sample)
+            else:
+                calls.append(Calls.of(sample.events))
+                lines = sample_lines(sample)
+            if files is not None:
+                files.add(lines)
             yield
-        self.written["artifacts"] += manager.uploaded
         if missing:
             self._log_metrics(run_id, _at(ended_ns, call_totals(calls)))
+        if files is not None:
+            self._upload(run_id, files)
+        if rows is not None:
+            rows.close()
 
     def _start(self, job: Iterator[None]) -> None:
         self._jobs += 1

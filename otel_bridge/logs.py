@@ -5,9 +5,9 @@ from __future__ import annotations
 import io
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
@@ -89,15 +89,32 @@ class LogSource:
             return (resolve_sample_attachments(sample, "core") for sample in samples)
         if not self._location:
             return iter(())
-        return self._of_json() if self._location.endswith(".json") else self._of_zip()
+        if self._location.endswith(".json"):
+            return self._of_json()
+        return self._of_zip([(summary.id, summary.epoch) for summary in self.in_order()])
 
-    def _of_zip(self) -> Iterator[EvalSample]:
-        """In the order of the dataset, epoch by epoch."""
+    def samples_beside(self, known: Container[str]) -> Iterator[EvalSample | str]:
+        """The same; in the place of those with `known` uuids, where that saves time, their uuid."""
+        if self._in_memory() is not None or not self._location.endswith(".eval"):
+            yield from self.samples()
+            return
+        for is_known, group in groupby(self.in_order(), lambda summary: summary.uuid in known):
+            if is_known:
+                yield from (summary.uuid or "" for summary in group)
+            else:
+                yield from self._of_zip([(summary.id, summary.epoch) for summary in group])
+
+    def in_order(self) -> Sequence[EvalSampleSummary | EvalSample]:
+        """The summaries in the order of the dataset, epoch by epoch."""
+        order = {id: place for place, id in enumerate(self.log.eval.dataset.sample_ids or ())}
+        return sorted(
+            self.summaries(),
+            key=lambda summary: (summary.epoch, order.get(summary.id, len(order))),
+        )
+
+    def _of_zip(self, keys: Sequence[tuple[int | str, int]]) -> Iterator[EvalSample]:
         from inspect_ai.log import read_eval_log_samples_by_id
 
-        order = {id: place for place, id in enumerate(self.log.eval.dataset.sample_ids or ())}
-        keys = [(summary.id, summary.epoch) for summary in self.summaries()]
-        keys.sort(key=lambda key: (key[1], order.get(key[0], len(order))))
         for chunk in self._chunks(keys):
             for sample in read_eval_log_samples_by_id(
                 self._location, chunk, concurrency=1, resolve_attachments="core"

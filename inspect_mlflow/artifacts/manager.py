@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 TABLES_FOLDER: Final = "inspect"
 RESULTS_FOLDER: Final = "sample_results"
 LOGS_FOLDER: Final = "eval_logs"
+
+Line = tuple[str, str]
 
 
 class ArtifactManager:
@@ -42,15 +45,9 @@ class ArtifactManager:
         log
             Path or URL that Inspect reads, or a log in memory.
         """
-        for _ in self.steps(run_id, LogSource.of(log)):
-            pass
-
-    def steps(self, run_id: str, source: LogSource) -> Iterator[EvalSample]:
-        """The same in small steps: gives each sample once it is in the files."""
-        with TaskFiles(source) as files:
+        with TaskFiles(LogSource.of(log)) as files:
             for sample in files.source.samples():
-                files.add(sample)
-                yield sample
+                files.add(sample_lines(sample))
             self.upload(run_id, files)
 
     def upload(self, run_id: str, files: TaskFiles) -> None:
@@ -99,11 +96,10 @@ class TaskFiles:
             for row in rows:
                 self._tables[table].add(tables.cells(table, row))
 
-    def add(self, sample: EvalSample) -> None:
-        """Write a sample's rows."""
-        for table, row in tables.sample_rows(sample):
-            self._tables[table].add(tables.cells(table, row))
-        self._results.add(tables.result_row(sample))
+    def add(self, lines: Iterable[Line]) -> None:
+        """Write a sample's rows; those of all samples in the order of the log."""
+        for table, line in lines:
+            (self._tables[table] if table else self._results).write(line)
 
     def finish(self) -> list[Path]:
         """The complete files, each in a folder named as it is among the artifacts."""
@@ -119,6 +115,49 @@ class TaskFiles:
         self._temporary.cleanup()
 
 
+class SampleRows:
+    """The rows of finished samples, in a temporary file until their task is over.
+
+    A running evaluation hands its samples out when they end; to read them all again from the
+    finished log would take longer than everything else that is done at a task's end.
+    """
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile("w+b", prefix="inspect-mlflow-")  # noqa: SIM115
+        self._places: dict[str, tuple[int, int]] = {}
+
+    def add(self, sample: EvalSample) -> None:
+        """Keep a sample's rows, instead of those that it had before."""
+        data = "\n".join(map("\t".join, sample_lines(sample))).encode()
+        place = self._file.seek(0, io.SEEK_END)
+        self._file.write(data)
+        if sample.uuid:
+            self._places[sample.uuid] = (place, len(data))
+
+    def __contains__(self, uuid: object) -> bool:
+        return uuid in self._places
+
+    def lines(self, uuid: str) -> Iterator[Line]:
+        """A sample's rows."""
+        place, size = self._places[uuid]
+        self._file.seek(place)
+        for line in self._file.read(size).decode().split("\n"):
+            table, _, row = line.partition("\t")
+            yield table, row
+
+    def close(self) -> None:
+        """Forget all."""
+        self._file.close()
+        self._places.clear()
+
+
+def sample_lines(sample: EvalSample) -> Iterator[Line]:
+    """A sample's rows as JSON, each with its table; its result has none."""
+    for table, row in tables.sample_rows(sample):
+        yield table, to_json(tables.cells(table, row), _ITEM_BYTES)
+    yield "", to_json(tables.result_row(sample), _ITEM_BYTES)
+
+
 class _Array:
     """A file that holds a JSON array, written an item at a time."""
 
@@ -131,7 +170,11 @@ class _Array:
 
     def add(self, item: Any) -> None:
         """Append an item."""
-        self._file.write(self._separator + to_json(item, _ITEM_BYTES))
+        self.write(to_json(item, _ITEM_BYTES))
+
+    def write(self, line: str) -> None:
+        """Append an item's JSON."""
+        self._file.write(self._separator + line)
         self._separator = ",\n"
 
     def close(self) -> None:

@@ -147,7 +147,7 @@ def result_row(sample: EvalSample) -> Row:
 
 def cells(table: str, row: Row) -> list[Any]:
     """A row in the order of its table's columns, made of numbers, booleans, texts and None."""
-    return [_cell(row.get(column)) for column in COLUMNS[table]]
+    return [_cell(row[column]) if column in row else None for column in COLUMNS[table]]
 
 
 def _sample_row(sample: EvalSample) -> dict[str, Any]:
