@@ -236,9 +236,12 @@ def version() -> Result:
     program = """
 import importlib.metadata, sys
 ours, find = sys.argv.pop() == "with", importlib.metadata.entry_points
-importlib.metadata.entry_points = lambda **by: [
-    point for point in find(**by) if ours or "inspect_mlflow" not in point.value
-]
+def entry_points(**by):
+    points = find(**by)
+    if ours or not by:
+        return points
+    return type(points)(point for point in points if "inspect_mlflow" not in point.value)
+importlib.metadata.entry_points = entry_points
 from inspect_ai._cli.main import main
 main()
 """
