@@ -44,7 +44,8 @@ _cache: tuple[tuple[str | None, ...], Activation] | None = None
 
 def is_on(hook: Literal["tracking", "tracing"]) -> bool:
     """Whether the environment turns a hook on."""
-    if not any(os.environ.get(name) for name in _SWITCHES[hook]):
+    preferred, usual = _SWITCHES[hook]
+    if not os.environ.get(usual) and not os.environ.get(preferred):
         return False
     return bool(getattr(activation(), hook))
 

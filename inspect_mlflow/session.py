@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from inspect_mlflow.receipt import Receipt
+from otel_bridge import heap
 
 if TYPE_CHECKING:
     from inspect_ai.log._samples import ActiveSample
@@ -48,6 +49,7 @@ _sessions: dict[str, Session] = {}
 def acquire(run_id: str, settings: MLflowSettings) -> Session:
     """The session of an Inspect run; to be released as often as it was acquired."""
     if run_id not in _sessions:
+        heap.begin()
         connection = None
         if settings.tracking_uri is not None:
             from inspect_mlflow.connection import Connection
@@ -70,6 +72,7 @@ async def release(run_id: str) -> None:
     if session.users:
         return
     del _sessions[run_id]
+    heap.end()
     if session.connection is not None:
         with CancelScope(shield=True), suppress(TimeoutError):
             await off_loop(partial(_write, session, run_id), TAG_SECONDS)
