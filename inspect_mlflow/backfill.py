@@ -170,11 +170,9 @@ class Importer:
             except Exception as error:  # whatever a broken file makes Inspect's readers raise
                 logger.debug("Importing %s failed", location, exc_info=error)
                 result.failures.append(Unreadable(location, _reason(error)))
-        if all(header.status != "started" for header in headers):
-            tracer.emit(recorder.end())
+        tracer.emit(recorder.end())
         if self._runs:
-            ended = [iso_to_ns(header.stats.completed_at) or 0 for header in headers]
-            writer.end_run([], ended_ns=max(ended) or None)
+            writer.end_run([])
         writer.finish(FLUSH_SECONDS)
         for failure in writer.failures:
             result.failures.append(Unreadable(group.logs[0][0], failure))
@@ -212,7 +210,7 @@ class Importer:
                     if spans is not None:
                         tracer.emit(recorder.end_sample(spans, sample))
         finally:
-            if self._traces and header.status != "started":
+            if self._traces:
                 tracer.emit(recorder.end_task(header, reused))
             if self._runs:
                 writer.end_task(header)

@@ -155,7 +155,8 @@ class RunWriter:
         # the rest is only touched by the background thread
         self._calls: dict[str, Calls] = {}
         self._statuses: dict[str, str] = {}
-        self._ended: dict[str, tuple[EvalLog, Mapping[str, float], int]] = {}
+        self._ended: dict[str, tuple[EvalLog, Mapping[str, float]]] = {}
+        self._last_ns = 0
         self._jobs = 0
         self._ticking = False
         self._wake = threading.Event()
@@ -222,18 +223,13 @@ class RunWriter:
             self.locations.append(log.location)
             self._submit(partial(self._end_task, task, log))
 
-    def end_run(
-        self,
-        logs: Sequence[EvalLog],
-        error: BaseException | None = None,
-        ended_ns: int | None = None,
-    ) -> None:
-        """End the parent run, now unless said otherwise, and whatever task is still open."""
+    def end_run(self, logs: Sequence[EvalLog], error: BaseException | None = None) -> None:
+        """End the parent run, and whatever task is still open."""
         for log in logs:
             self.end_task(log)
         for task in list(self._tasks.values()):
             self._end_without_log(task, "cancelled")
-        self._submit(partial(self._end_run, error, ended_ns or time.time_ns()))
+        self._submit(partial(self._end_run, error, time.time_ns()))
 
     def finish(self, timeout: float | None) -> bool:
         """Wait until all is written, at most `timeout` seconds, then stop. Blocks."""
@@ -413,8 +409,9 @@ class RunWriter:
         if run_id is None:
             return
         status = runs.run_status(log.status)
-        self._statuses[task.spec.task_id] = status
-        ended_ns = iso_to_ns(log.stats.completed_at) or time.time_ns()
+        self._statuses[_task_key(log)] = status
+        ended_ns = _ended_ns(log, task.read) or time.time_ns()
+        self._last_ns = max(self._last_ns, ended_ns)
         # the status first: nothing that can fail after it leaves the run open
         self._guarded(partial(self._terminate, run_id, status, ended_ns))
         self._guarded(partial(self._write_points, task))
@@ -429,7 +426,7 @@ class RunWriter:
         summaries = self._summaries(source)
         calls = [self._calls.get(summary.uuid or "") for summary in summaries]
         known = [call for call in calls if call is not None]
-        missing = len(known) < len(calls)
+        missing = len(known) < len(calls) and log.status != "started"
         totals = None if missing else known
         self._guarded(partial(self._write_end, run_id, log, summaries, totals, ended_ns))
         if self._log_artifacts or missing:
@@ -458,9 +455,11 @@ class RunWriter:
             RunTag(key, value) for key, value in runs.end_tags(log, content=self._content).items()
         ]
         client.log_batch(run_id, tags=tags, synchronous=True)
+        if log.status == "started":
+            return  # it is being written, or was cut off: nothing in it is final
         self._log_metrics(run_id, _at(ended_ns, metrics))
         header = log.model_copy(update={"samples": None, "reductions": None})
-        self._ended[log.eval.task_id or log.eval.eval_id] = (header, metrics, ended_ns)
+        self._ended[_task_key(log)] = (header, metrics)
 
     def _upload(self, run_id: str, files: TaskFiles) -> None:
         from inspect_mlflow.artifacts import ArtifactManager
@@ -532,11 +531,10 @@ class RunWriter:
             status = "FAILED" if isinstance(error, Exception) else "KILLED"
         assert self._run_id is not None
         run_id = self._connection.run(self._run_id).result(timeout=0)
-        self._terminate(run_id, status, ended_ns)
-        if self._ended:
-            last_ns = max(ended_ns for _, _, ended_ns in self._ended.values())
-            metrics = run_metrics((log, metrics) for log, metrics, _ in self._ended.values())
-            self._log_metrics(run_id, _at(last_ns, metrics))
+        self._terminate(run_id, status, (self._finished and self._last_ns) or ended_ns)
+        if self._ended and self._ended.keys() == self._statuses.keys():
+            metrics = run_metrics(self._ended.values())
+            self._log_metrics(run_id, _at(self._last_ns, metrics))
 
     def _terminate(self, run_id: str, status: str, ended_ns: int) -> None:
         from mlflow.entities import RunStatus
@@ -570,6 +568,20 @@ def _log_of(task: _Task, status: EvalStatus) -> EvalLog:
         except Exception as error:  # storage, zip, JSON, validation: the file may be half written
             logger.debug("Can't read %s", task.location, exc_info=error)
     return EvalLog(eval=task.spec, plan=task.plan, status=status)
+
+
+def _task_key(log: EvalLog) -> str:
+    """The same for all attempts at a task."""
+    return log.eval.task_id or log.eval.eval_id
+
+
+def _ended_ns(log: EvalLog, read: _ReadLog | None) -> int | None:
+    """When a task ended; of a log that was cut off, the last moment that it knows of."""
+    times = [log.stats.completed_at]
+    if read is not None and not log.stats.completed_at:
+        times = [summary.completed_at or "" for summary in read.summaries]
+        times += [log.stats.started_at, log.eval.created]
+    return max((iso_to_ns(time) or 0 for time in times), default=0) or None
 
 
 def _user() -> str:
