@@ -10,6 +10,8 @@ from shlex import quote
 
 logger = logging.getLogger("inspect_mlflow")
 
+OVER = "the time to wait for it was over"
+"""Why something did not arrive that was still under way."""
 TAG_PREFIX = "inspect.receipt."
 """Tags of the parent run: `inspect.receipt.mlflow.spans`, `inspect.receipt.mlflow.spans.lost`, …"""
 

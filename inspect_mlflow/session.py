@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from inspect_mlflow.receipt import Receipt
 from otel_bridge import heap
@@ -21,6 +23,8 @@ TAG_SECONDS = 3
 """How long writing the receipt may take."""
 GRACE_SECONDS = 3
 """How long a hook waits although the other has used up the time."""
+HURRY_SECONDS = 1
+"""How long a hook waits when the evaluation was interrupted twice."""
 
 
 @dataclass
@@ -31,12 +35,17 @@ class Session:
     receipt: Receipt = field(default_factory=Receipt)
     users: int = 0
     _deadline: float | None = None
+    _on_interrupt: object = field(default_factory=partial(signal.getsignal, signal.SIGINT))
 
     def time_left(self, timeout: float) -> float:
         """How many seconds a hook may wait at the end of the run: both share `timeout`.
 
-        What one destination used up costs another no span: there are always a few seconds left.
+        What one destination used up costs another no span: there are always a few seconds left,
+        but to those who have pressed Ctrl-C again.
         """
+        on_interrupt = signal.getsignal(signal.SIGINT)
+        if on_interrupt is signal.default_int_handler and self._on_interrupt is not on_interrupt:
+            return min(timeout, HURRY_SECONDS)  # asyncio has given the signal back: it is leaving
         now = time.monotonic()
         if self._deadline is None:
             self._deadline = now + timeout
@@ -105,3 +114,23 @@ def running_sample() -> ActiveSample | None:
     from inspect_ai.log import _samples  # there is no public name
 
     return _samples.sample_active()
+
+
+class _HasRuns(Protocol):
+    _runs: dict[str, Any]
+
+
+def forget_in_children(hooks: _HasRuns) -> None:
+    """Make a forked child know nothing of the runs: their threads stay in the parent.
+
+    What the child holds of them it keeps: to take apart what another process uses is not its
+    business. Runs that it starts itself are its own.
+    """
+    inherited = []
+
+    def forget() -> None:
+        inherited.append(hooks._runs)
+        hooks._runs = {}
+
+    if hasattr(os, "register_at_fork"):  # not on Windows
+        os.register_at_fork(after_in_child=forget)

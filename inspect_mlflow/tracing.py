@@ -22,7 +22,8 @@ from inspect_ai.hooks import (
 )
 
 from inspect_mlflow.activation import activation, is_on
-from inspect_mlflow.session import running_sample
+from inspect_mlflow.receipt import OVER
+from inspect_mlflow.session import forget_in_children, running_sample
 
 if TYPE_CHECKING:
     from inspect_ai.event import SpanBeginEvent
@@ -49,6 +50,7 @@ class MlflowTracingHooks(Hooks):
 
     def __init__(self) -> None:
         self._runs: dict[str, _Run] = {}
+        forget_in_children(self)
 
     def enabled(self) -> bool:
         """Whether tracing is on, and there is somewhere to send spans."""
@@ -67,9 +69,11 @@ class MlflowTracingHooks(Hooks):
 
     async def on_sample_start(self, data: SampleStart) -> None:
         """Begin to record the sample."""
-        if run := self._live(data.run_id):
+        if run := self._runs.get(data.run_id):
             sample = running_sample()
-            run.begin_sample(
+            if sample is not None:
+                run.receipt.log(sample.log_location)
+            run.live.begin_sample(
                 data.eval_id,
                 data.sample_id,
                 data.summary.id,
@@ -105,8 +109,9 @@ class MlflowTracingHooks(Hooks):
 
     async def on_task_end(self, data: TaskEnd) -> None:
         """End the task."""
-        if run := self._live(data.run_id):
-            run.end_task(data.log)
+        if run := self._runs.get(data.run_id):
+            run.receipt.log(data.log.location)
+            run.live.end_task(data.log)
 
     async def on_run_end(self, data: RunEnd) -> None:
         """End whatever is open, and wait a bounded time for the delivery."""
@@ -134,7 +139,7 @@ class _Run:
         self._settings = settings
         self._session = session.acquire(run_id, settings)
         self._connection = self._session.connection
-        self._receipt = self._session.receipt
+        self.receipt = self._session.receipt
         self._mlflow: MlflowSpanExporter | None = None
         self.live = LiveRun(
             run_id,
@@ -167,6 +172,7 @@ class _Run:
         from inspect_mlflow import session
         from otel_bridge.background import off_loop
 
+        deliveries: list[Delivery] | None = None
         try:
             with CancelScope(shield=True):
                 async with create_task_group() as tasks:
@@ -174,25 +180,27 @@ class _Run:
                     timeout = self._session.time_left(self._settings.flush_timeout)
                     deliveries = await off_loop(partial(self.live.finish, timeout))
                     tasks.cancel_scope.cancel()
-            self._note(deliveries)
-        finally:
+        finally:  # a second Ctrl-C comes through: nothing is waited for any more
+            self._note(self.live.finish(0) if deliveries is None else deliveries)
             await session.release(self._run_id)
 
     def _note(self, deliveries: Sequence[Delivery]) -> None:
         """Put what arrived, and what did not, on the receipt."""
         for sent in deliveries:
-            self._receipt.delivered(sent.destination, "spans", sent.delivered)
-            self._receipt.lost(sent.destination, "spans", sent.lost, sent.reason)
-            self._receipt.lost(
+            self.receipt.delivered(sent.destination, "spans", sent.delivered)
+            self.receipt.lost(sent.destination, "spans", sent.lost, sent.reason)
+            self.receipt.lost(
+                sent.destination, "samples", self.live.refused_samples, "too much was waiting"
+            )
+            self.receipt.lost(
                 sent.destination, "events", self.live.unconverted, "they were not converted"
             )
         if self._mlflow is not None:
             traces = self._mlflow.summaries()
-            over = "the time to wait for them was over"
-            self._receipt.delivered(self._mlflow_name, "traces", traces.delivered)
-            self._receipt.delivered(self._mlflow_name, "assessments", traces.assessments)
-            self._receipt.lost(
-                self._mlflow_name, "traces", traces.lost + traces.waiting, traces.reason or over
+            self.receipt.delivered(self._mlflow_name, "traces", traces.delivered)
+            self.receipt.delivered(self._mlflow_name, "assessments", traces.assessments)
+            self.receipt.lost(
+                self._mlflow_name, "traces", traces.lost + traces.waiting, traces.reason or OVER
             )
 
     @property
@@ -234,14 +242,14 @@ class _Run:
                 Destination(
                     connection.name,
                     lambda: self._open_mlflow(connection),
-                    on_trouble=self._receipt.trouble,
+                    on_trouble=self.receipt.trouble,
                 )
             )
             if target is not None and same_endpoint(target.traces_url, connection.uri):
                 target = None  # the collector is this MLflow: spans are sent once
         if target is not None:
             name = f"OTLP {target.traces_url}"
-            destinations.append(Destination(name, target.open, on_trouble=self._receipt.trouble))
+            destinations.append(Destination(name, target.open, on_trouble=self.receipt.trouble))
         return destinations
 
 

@@ -19,7 +19,8 @@ from inspect_ai.hooks import (
 )
 
 from inspect_mlflow.activation import activation, is_on
-from inspect_mlflow.session import running_sample
+from inspect_mlflow.receipt import OVER
+from inspect_mlflow.session import forget_in_children, running_sample
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -39,6 +40,7 @@ class MlflowTrackingHooks(Hooks):
 
     def __init__(self) -> None:
         self._runs: dict[str, _Run] = {}
+        forget_in_children(self)
 
     def enabled(self) -> bool:
         """Whether there is a tracking URI."""
@@ -159,23 +161,24 @@ class _Run:
         from inspect_mlflow import session
         from otel_bridge.background import off_loop
 
+        for location in self.writer.locations:
+            self._receipt.log(location)
         timeout = self._session.time_left(self._settings.flush_timeout)
+        done = False
         try:
             if self._autolog is not None:
                 self._autolog.leave()
             with CancelScope(shield=True):
                 done = await off_loop(partial(self._finish, timeout))
+        finally:  # a second Ctrl-C comes through: what was written until then is noted
             name = self.connection.name
             for what, count in self.writer.written.items():
                 self._receipt.delivered(name, what, count)
-            for location in self.writer.locations:
-                self._receipt.log(location)
-            failures = self.writer.failures
+            failures = list(self.writer.failures)
             if not done:
-                failures = [*failures, f"it did not take them within {timeout:g} seconds"]
+                failures.append(OVER)
             if failures:
                 self._receipt.lost(name, "run updates", len(failures), failures[0])
-        finally:
             await session.release(self._run_id)
 
     def _finish(self, timeout: float) -> bool:

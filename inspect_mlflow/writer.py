@@ -26,6 +26,7 @@ from inspect_mlflow.metrics import (
     run_metrics,
 )
 from otel_bridge.background import BackgroundThread
+from otel_bridge.live import sample_bytes
 from otel_bridge.logs import LogSource
 from otel_bridge.spans import iso_to_ns
 
@@ -54,10 +55,12 @@ WRITE_SECONDS: Final = 2.0
 """How long points wait for others to share a request with, and for samples that ended earlier."""
 LIVE_SECONDS: Final = 15.0
 """How often what running samples have done so far is written."""
-WAITING_SAMPLES: Final = 200
-"""How many finished samples wait at most to be made rows of."""
+ROWS_BYTES: Final = 64 * 1024 * 1024
+"""How much memory finished samples keep at most that wait to be made rows of."""
 ROWS_SECONDS: Final = 60.0
 """How long the end of a task waits at most for the last of them."""
+MOST_WAITING: Final = 50_000
+"""How many samples of a running task may wait for a slow server; each keeps about 1 KB."""
 STEP_SECONDS: Final = 0.2
 """How long artifacts are worked at before whatever else is waiting has its turn."""
 
@@ -149,7 +152,7 @@ class RunWriter:
         self._on_trouble = on_trouble
         self._thread = BackgroundThread("inspect-runs")
         # one that waits for no server; samples that it refuses are read from the log later
-        self._rows_thread = BackgroundThread("inspect-rows", limit=WAITING_SAMPLES)
+        self._rows_thread = BackgroundThread("inspect-rows", limit=ROWS_BYTES)
         self._tasks: dict[str, _Task] = {}
         self._run_id: str | None = None
         # the rest is only touched by the background thread
@@ -203,10 +206,16 @@ class RunWriter:
     def end_sample(self, eval_id: str, sample: EvalSample) -> None:
         """A sample is finished. It is reduced at once: a slow server must not pile samples up."""
         task = self._tasks.get(eval_id)
-        if task is not None and not self.unreachable:  # else they would only pile up
-            task.finished.append(FinishedSample.of(sample))
-            if task.rows is not None:
-                self._rows_thread.submit(partial(task.rows.add, sample))
+        if task is None or self.unreachable:  # they would only pile up
+            return
+        if len(task.finished) >= MOST_WAITING and not self._finished:
+            reason = f"more than {MOST_WAITING:,} samples were waiting"
+            if reason not in self.failures:
+                self.failures.append(reason)
+            return
+        task.finished.append(FinishedSample.of(sample))
+        if task.rows is not None:
+            self._rows_thread.submit(partial(task.rows.add, sample), sample_bytes(sample))
 
     def add_sample(self, eval_id: str, sample: EvalSample, *, reused: bool) -> None:
         """A sample of a finished log; `reused` when an earlier evaluation ran it."""

@@ -1,4 +1,4 @@
-"""A background thread that does things in order, bounded in number, with a bounded wait."""
+"""A background thread that does things in order, bounded in memory, with a bounded wait."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ THREAD_PREFIX = "inspect-"
 """The names of this package's threads begin so."""
 
 _OWN_THREADS = _OwnThreads()
+QUEUE_BYTES = 256 * 1024 * 1024
 _CHATTY_LOGGERS = ("urllib3.connectionpool", "mlflow.store.db.utils")
 
 
@@ -35,20 +36,25 @@ class BackgroundThread:
 
     `submit` never waits, and wakes nobody: the thread looks for new items some 20 times a second.
     Waking it for each would cost an event loop that submits thousands more than all else here.
-    Beyond `limit` waiting items it refuses, and counts what it refused. An exception that an item
-    raises is logged (once per kind) and counted, and the next item goes on.
+    It refuses what would make more than `limit` bytes wait, as those who submit estimate them. An
+    exception that an item raises is logged (once per kind) and counted, and the next item goes on.
     """
 
     def __init__(
-        self, name: str, limit: int = 200_000, when_idle: Callable[[], object] | None = None
+        self,
+        name: str,
+        limit: int = QUEUE_BYTES,
+        when_idle: Callable[[], object] | None = None,
     ) -> None:
         """`when_idle` is called on the thread whenever it has looked and found nothing to do."""
-        self.refused = 0
         self.failed = 0
         self._name = name
         self._limit = limit
         self._when_idle = when_idle
-        self._items: deque[Callable[[], object]] = deque()
+        self._items: deque[tuple[Callable[[], object], int]] = deque()
+        # each is written by one thread alone: those who submit with a size are one
+        self._taken_bytes = 0
+        self._done_bytes = 0
         self._hurry = threading.Event()
         self._closed = False
         self._seen: set[type[Exception]] = set()
@@ -57,12 +63,19 @@ class BackgroundThread:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
-    def submit(self, item: Callable[[], object]) -> bool:
-        """Queue an item. False if it was refused."""
-        if self._closed or len(self._items) >= self._limit:
-            self.refused += 1
+    @property
+    def waiting_bytes(self) -> int:
+        """How much memory what is not yet done keeps, as estimated."""
+        return self._taken_bytes - self._done_bytes
+
+    def submit(self, item: Callable[[], object], size: int = 0) -> bool:
+        """Queue an item that keeps about `size` bytes. False if it was refused."""
+        waiting = self.waiting_bytes
+        if self._closed or (size and waiting and waiting + size > self._limit):
             return False
-        self._items.append(item)
+        if size:
+            self._taken_bytes += size
+        self._items.append((item, size))
         return True
 
     def flush(self, timeout: float) -> bool:
@@ -70,7 +83,7 @@ class BackgroundThread:
         if self._closed:
             return not self._thread.is_alive()
         done = threading.Event()
-        self._items.append(done.set)
+        self._items.append((done.set, 0))
         self._hurry.set()
         return done.wait(timeout)
 
@@ -92,7 +105,10 @@ class BackgroundThread:
     def _run(self) -> None:
         while self._items or not self._closed:
             if self._items:
-                self.attempt(self._items.popleft())
+                item, size = self._items.popleft()
+                self.attempt(item)
+                del item
+                self._done_bytes += size
             else:
                 if self._when_idle is not None:
                     self.attempt(self._when_idle)

@@ -9,13 +9,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from otel_bridge import heap
-from otel_bridge.background import BackgroundThread
+from otel_bridge.background import QUEUE_BYTES, BackgroundThread
 
 logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from inspect_ai.event import Event
     from inspect_ai.log import EvalError, EvalLog, EvalRetryError, EvalSample, EvalSpec
+    from inspect_ai.model import Content
 
     from otel_bridge.pipeline import Delivery, Destination
     from otel_bridge.recorder import RunRecorder, SampleRecorder
@@ -30,6 +31,12 @@ HOLD_SECONDS: Final = 5.0
 Whoever receives a trace whole, as of most samples, has a fraction of the work: MLflow adds up a
 trace's tokens and times anew with each part of it.
 """
+
+
+EVENT_BYTES: Final = 4_000
+"""About what an event keeps in memory beside its texts."""
+EVENTS_SHARE: Final = 0.5
+"""How full the queue may be for an event of a running sample; the rest is for finished ones."""
 
 
 class LiveRun:
@@ -57,9 +64,14 @@ class LiveRun:
         self._held: dict[str, tuple[float, list[SpanData]]] = {}
         """By sample: until when its spans may wait, the first to be due first, and the spans."""
         self._locations: dict[str, str] = {}
+        self._behind: set[str] = set()
+        self.refused_samples = 0
+        """How many samples were not converted because too much was waiting."""
+        self._refused_attempts = 0
         self._recorder: RunRecorder
         self._tracer: SpanTracer
-        self._thread = BackgroundThread("inspect-spans", when_idle=self._emit_due)
+        self._thread = BackgroundThread("inspect-spans", QUEUE_BYTES, self._emit_due)
+        self._events_bytes = QUEUE_BYTES * EVENTS_SHARE
         self._thread.submit(self._open)
 
     # --- from the hooks ------------------------------------------------------------------------
@@ -88,17 +100,27 @@ class LiveRun:
 
     def event(self, uuid: str, event: Event, tool_event: str | None = None) -> None:
         """An event of a sample: see `SampleRecorder.add`."""
+        if uuid in self._behind or self._thread.waiting_bytes > self._events_bytes:
+            self._behind.add(uuid)  # the end of the sample brings them all, in their order
+            return
         # read here: the evaluation goes on changing the event while it waits in the queue
         settled = event.event != "model" or event.completed is not None
-        self._thread.submit(partial(self._event, uuid, event, tool_event, settled))
+        self._thread.submit(partial(self._event, uuid, event, tool_event, settled), EVENT_BYTES)
 
     def end_attempt(self, uuid: str, error: EvalError | None) -> None:
         """An attempt of a sample failed, and it is tried again."""
+        if uuid in self._behind:
+            self._behind.remove(uuid)
+            self._refused_attempts += 1
         self._thread.submit(partial(self._end_attempt, uuid, error, time.time_ns()))
 
     def end_sample(self, eval_id: str, uuid: str, sample: EvalSample) -> None:
         """A sample is finished."""
-        self._thread.submit(partial(self._end_sample, eval_id, uuid, sample))
+        self._behind.discard(uuid)
+        whole = partial(self._end_sample, eval_id, uuid, sample)
+        if not self._thread.submit(whole, sample_bytes(sample)):
+            self.refused_samples += 1
+            self._thread.submit(partial(self._forget_sample, uuid))
 
     def end_task(self, log: EvalLog) -> None:
         """A task is finished; of its log only the header is used, and the file."""
@@ -121,8 +143,8 @@ class LiveRun:
 
     @property
     def unconverted(self) -> int:
-        """How many hook calls could not be turned into spans."""
-        return self._thread.refused + self._thread.failed
+        """How many hook calls could not be turned into spans, apart from refused samples."""
+        return self._refused_attempts + self._thread.failed
 
     # --- on the background thread --------------------------------------------------------------
 
@@ -191,6 +213,11 @@ class LiveRun:
             self._emit(self._recorder.end_sample(recorder, sample), uuid)
             del self._samples[uuid]
 
+    def _forget_sample(self, uuid: str) -> None:
+        """Take back what a sample began: what came of it is not known here."""
+        self._samples.pop(uuid, None)
+        self._held.pop(uuid, None)
+
     def _end_task(self, log: EvalLog) -> None:
         from otel_bridge.logs import reused_samples
 
@@ -231,3 +258,25 @@ class LiveRun:
             except Exception as error:  # as above; the log may also end in the middle
                 logger.warning("The log of a task that did not end can't be read: %s", error)
         return EvalLog(eval=spec, status="cancelled")
+
+
+def sample_bytes(sample: EvalSample) -> int:
+    """About how much memory a finished sample keeps; found out without looking at all of it."""
+    size = EVENT_BYTES * len(sample.events)
+    for message in sample.messages:
+        size += _content_bytes(message.content)
+    for event in sample.events:
+        if event.event == "model":
+            size += sum(_content_bytes(choice.message.content) for choice in event.output.choices)
+        elif event.event == "tool" and isinstance(event.result, str):
+            size += len(event.result)
+        elif event.event == "sandbox":
+            size += len(event.output or "") + len(event.input or "")
+    return size
+
+
+def _content_bytes(content: str | Sequence[Content]) -> int:
+    if isinstance(content, str):
+        return len(content)
+    parts = (getattr(part, part.type, None) for part in content)  # each names its payload so
+    return sum(len(part) for part in parts if isinstance(part, str))
