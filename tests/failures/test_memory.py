@@ -134,6 +134,7 @@ def test_a_destination_that_hangs(otlp_sink: OtlpSink, monkeypatch: pytest.Monke
     before = resident_mb()
     for number in range(300):
         run.end_sample("eval", f"uuid-{number}", big_sample(number))
+        wait_until(lambda: run._thread.waiting_bytes < 10 * MB, what="conversion", every=0.01)
     wait_until(lambda: destination.delivery().lost > 250, what="a full queue", timeout=60)
     assert resident_mb() - before < 150  # of 300 MB
     run.end_run([], None)
