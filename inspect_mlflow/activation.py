@@ -69,7 +69,7 @@ def _activate() -> Activation:
     settings, problems = load_settings()
     for problem in problems:
         off = " and ".join(problem.hooks)
-        logger.warning("%s. MLflow %s stays off for this evaluation.", problem.message, off)
+        _say("%s. MLflow %s stays off for this evaluation.", problem.message, off)
     broken = {hook for problem in problems for hook in problem.hooks}
     tracing = settings.tracing_enabled and "tracing" not in broken and not sdk_disabled()
     try:
@@ -77,10 +77,10 @@ def _activate() -> Activation:
     except ValueError as error:
         otlp = None
         if tracing:
-            logger.warning("%s. MLflow tracing stays off for this evaluation.", error)
+            _say("%s. MLflow tracing stays off for this evaluation.", error)
             tracing = False
     if tracing and otlp is None and settings.tracking_uri is None:
-        logger.warning(
+        _say(
             "Tracing is on, but there is nowhere to send spans: set MLFLOW_TRACKING_URI "
             "or OTEL_EXPORTER_OTLP_ENDPOINT."
         )
@@ -90,3 +90,10 @@ def _activate() -> Activation:
         tracking=settings.tracking_uri is not None and "tracking" not in broken,
         tracing=tracing,
     )
+
+
+def _say(message: str, *args: object) -> None:
+    """Warn; but not inside a sample, whose hooks would be given the warning as an event."""
+    from inspect_mlflow.session import running_sample
+
+    logger.log(logging.WARNING if running_sample() is None else logging.DEBUG, message, *args)

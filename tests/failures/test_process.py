@@ -86,7 +86,7 @@ def test_killed_and_retried(
 ) -> None:
     lived = stores.new(tmp_path / "lived.db")
     env = BOTH | {"MLFLOW_TRACKING_URI": lived}
-    running = start_inspect([*STUCK, "-T", "seconds=30"], cwd=tmp_path, env=env)
+    running = start_inspect([*STUCK, "-T", "seconds=20"], cwd=tmp_path, env=env)
     log = first_sample_logged(running)
     first_sample_recorded(lived)
     running.kill()
