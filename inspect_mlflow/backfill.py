@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from inspect_ai.log import EvalLog
 
     from inspect_mlflow.config import MLflowSettings
-    from inspect_mlflow.exporter import MlflowSpanExporter
+    from inspect_mlflow.exporter import MlflowSpans
     from inspect_mlflow.writer import RunWriter
 
 logger = logging.getLogger("inspect_mlflow")
@@ -127,7 +127,19 @@ class Importer:
 
     def check_connection(self) -> None:
         """Find out whether there is an MLflow and an experiment. Raises ConnectionFailed."""
-        Connection.of(self._settings).open()
+        self._connect().open()
+
+    def _connect(self) -> Connection:
+        return Connection.of(self._settings)
+
+    def _spans_to(self, connection: Connection) -> MlflowSpans:
+        """Where spans go."""
+        from inspect_mlflow.exporter import MlflowSpanExporter
+
+        return MlflowSpanExporter(connection, link_runs=True)
+
+    def _all_given(self, connection: Connection) -> None:
+        """Everything of a run has gone to the connection."""
 
     def run(self, groups: Iterable[LogGroup]) -> Imported:
         """Import the logs of all runs. A log that fails is named, and the others go on."""
@@ -139,7 +151,7 @@ class Importer:
     def _import_group(self, group: LogGroup, result: Imported) -> None:
         from inspect_mlflow.writer import RunWriter
 
-        connection = Connection.of(self._settings)
+        connection = self._connect()
         writer = RunWriter(
             connection,
             log_artifacts=self._settings.log_artifacts,
@@ -157,7 +169,7 @@ class Importer:
             )
         else:
             self._find_runs(connection, writer, group)
-        exporters: list[MlflowSpanExporter] = []
+        exporters: list[MlflowSpans] = []
         destinations = self._destinations(connection, exporters)
         recorder = RunRecorder(group.run_id, self._settings.trace_scope, self._settings.capture)
         tracer = SpanTracer(tracer_provider(destinations), version("inspect-mlflow"))
@@ -183,6 +195,7 @@ class Importer:
             if lost := summaries.lost + summaries.waiting:
                 reason = f"{lost} traces have no name and no scores: {summaries.reason}"
                 result.failures.append(Unreadable(group.logs[0][0], reason))
+        self._all_given(connection)
 
     def _import_log(
         self,
@@ -215,17 +228,13 @@ class Importer:
             if self._runs:
                 writer.end_task(header)
 
-    def _destinations(
-        self, connection: Connection, opened: list[MlflowSpanExporter]
-    ) -> list[Destination]:
+    def _destinations(self, connection: Connection, opened: list[MlflowSpans]) -> list[Destination]:
         """Where spans go; the exporter to MLflow is put on `opened` when there is one."""
         if not self._traces:
             return []
 
-        def mlflow() -> MlflowSpanExporter:
-            from inspect_mlflow.exporter import MlflowSpanExporter
-
-            opened.append(MlflowSpanExporter(connection, link_runs=True))
+        def mlflow() -> MlflowSpans:
+            opened.append(self._spans_to(connection))
             return opened[-1]
 
         return [

@@ -45,12 +45,16 @@ def demo(tracking_uri: str, experiment_name: str) -> None:
     "them already.",
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be imported.")
+@click.option(
+    "--check", is_flag=True, help="Write nothing: compare what MLflow has with what the logs hold."
+)
 def import_logs(logs: tuple[str, ...], **options: Any) -> None:
     """Bring MLflow level with finished LOGS: files, folders, globs or URLs that Inspect reads.
 
     Makes the runs, metrics, artifacts, traces and scores that the live hooks would have made, and
     adds what is missing where they did; importing again changes nothing. Exit code 0 if all logs
-    were imported, 1 if some could not be, 2 if nothing could.
+    were imported, 1 if some could not be, 2 if nothing could. With --check: 0 if MLflow is level
+    with the logs, 1 if something differs or a log can't be read, 2 if nothing could be compared.
     """
     from rich.console import Console
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from inspect_mlflow.config import redact
 from otel_bridge.errors import short_reason
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from mlflow.entities import Experiment
 
     from inspect_mlflow.config import MLflowSettings
+
+C = TypeVar("C", bound="Connection")
 
 
 class ConnectionFailed(Exception):
@@ -33,7 +36,7 @@ class Connection:
     _runs: dict[str, Future[str]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, settings: MLflowSettings) -> Connection:
+    def of(cls: type[C], settings: MLflowSettings) -> C:
         """The connection that settings with a tracking URI describe."""
         assert settings.tracking_uri is not None
         return cls(settings.tracking_uri, settings.experiment_name, settings.experiment_id)
@@ -86,18 +89,40 @@ class Connection:
         with self._lock:
             return self._runs.setdefault(key, Future())
 
+    def run_id(self, key: str, timeout: float) -> str | None:
+        """The MLflow run of an Inspect id; None if there is none in `timeout` seconds. Blocks."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return self.run(key).result(timeout)
+        except (ConnectionFailed, MlflowException, FutureTimeout):
+            return None  # the writer of the runs has said why
+
+    def end_run(self, run_id: str, status: str, ended_ms: int) -> None:
+        """Give a run its final status. Blocks."""
+        from mlflow.entities import RunStatus
+
+        client, _ = self.open()
+        # set_terminated() would print the run's address into Inspect's display
+        store = client._tracking_client.store
+        store.update_run_info(run_id, RunStatus.from_string(status), ended_ms, run_name=None)
+
     def _open(self) -> tuple[MlflowClient, str]:
         import requests
-        from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
 
         try:
             if self.is_http:
                 self._greet()
-            client = MlflowClient(tracking_uri=self.uri)
+            client = self._client()
             return client, self._experiment(client)
         except (MlflowException, requests.RequestException) as error:
             raise ConnectionFailed(f"{self.name}: {short_reason(error)}") from error
+
+    def _client(self) -> MlflowClient:
+        from mlflow import MlflowClient
+
+        return MlflowClient(tracking_uri=self.uri)
 
     def _greet(self) -> None:
         # its client tries for minutes
@@ -125,12 +150,7 @@ class Connection:
             experiment = client.get_experiment_by_name(self.experiment_name)
             if experiment is None:
                 try:
-                    return str(
-                        client.create_experiment(
-                            self.experiment_name,
-                            tags={"mlflow.experimentKind": "genai_development"},
-                        )
-                    )
+                    return self._create_experiment(client)
                 except MlflowException:
                     # another evaluation may have created it in between
                     experiment = client.get_experiment_by_name(self.experiment_name)
@@ -143,3 +163,7 @@ class Connection:
                 f"{experiment.experiment_id}), or name another with MLFLOW_EXPERIMENT_NAME."
             )
         return str(experiment.experiment_id)
+
+    def _create_experiment(self, client: MlflowClient) -> str:
+        kind = {"mlflow.experimentKind": "genai_development"}
+        return str(client.create_experiment(self.experiment_name, tags=kind))

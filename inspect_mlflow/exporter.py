@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from abc import abstractmethod
 from collections.abc import Sequence
+from concurrent.futures import wait
 from functools import lru_cache
 from typing import Any
 
@@ -15,7 +17,7 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from inspect_mlflow.connection import Connection
 from inspect_mlflow.conversations import Conversations, Exchange
 from inspect_mlflow.overlay import overlay
-from inspect_mlflow.trace_info import TraceSummaries, reused_traces
+from inspect_mlflow.trace_info import TraceSummaries, TraceSummary, reused_traces
 from inspect_mlflow.trace_writer import SummaryDelivery, TraceWriter
 from otel_bridge.pipeline import SpansRefused
 
@@ -24,8 +26,45 @@ REQUEST_TIMEOUT = 30
 _REFUSED_FOR_ITS_CONTENT = (400, 413, 422)
 
 
-class MlflowSpanExporter(SpanExporter):
-    """Sends spans with MLflow's overlay; after a trace's last span, what its tables show of it.
+class MlflowSpans(SpanExporter):
+    """Makes of spans what MLflow is to hold: spans with its overlay, and summaries of traces."""
+
+    def __init__(self, experiment_id: str) -> None:
+        self._conversations = Conversations()
+        self._summaries = TraceSummaries(experiment_id)
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Deal with a batch."""
+        self.deal_with(
+            [with_overlay(span, self._conversations.of(span)) for span in spans],
+            [summary for span in spans for summary in self._summaries.add(span)],
+            [traces for span in spans if (traces := reused_traces(span))],
+        )
+        return SpanExportResult.SUCCESS
+
+    @abstractmethod
+    def deal_with(
+        self,
+        spans: Sequence[ReadableSpan],
+        summaries: Sequence[TraceSummary],
+        reused: Sequence[tuple[str, list[str]]],
+    ) -> None:
+        """Deal with a batch: its spans, the traces that it completes, and reused ones.
+
+        The latter are traces that belong to the run of an eval id as well.
+        """
+
+    @abstractmethod
+    def summaries(self) -> SummaryDelivery:
+        """What became of the summaries of the traces so far."""
+
+
+class MlflowSpanExporter(MlflowSpans):
+    """Sends spans with MLflow's overlay, and what its tables show of their trace.
+
+    For a trace that a batch completes, the latter comes first: MLflow needs half the time for it
+    where there is no such trace yet. Never at the same time: SQLite lets only one of them write,
+    and MLflow could put the spans' preview over the summary's.
 
     Raises
     ------
@@ -38,26 +77,26 @@ class MlflowSpanExporter(SpanExporter):
         logging.getLogger("urllib3.connectionpool").addFilter(_is_not_ours)
         self._connection = connection
         _, self._experiment_id = connection.open()
-        self._conversations = Conversations()
-        self._summaries = TraceSummaries(self._experiment_id)
+        super().__init__(self._experiment_id)
         self._writer = TraceWriter(connection, link_runs=link_runs)
         if not connection.is_http:
             self._store = _sql_store(connection.uri)
 
-    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+    def deal_with(
+        self,
+        spans: Sequence[ReadableSpan],
+        summaries: Sequence[TraceSummary],
+        reused: Sequence[tuple[str, list[str]]],
+    ) -> None:
         """Send a batch. Raises SpansRefused where MLflow does not take all of it."""
-        shown = [_with_overlay(span, self._conversations.of(span)) for span in spans]
-        refused = self._post(shown) if self._connection.is_http else self._store_spans(shown)
-        if refused == len(spans):
-            raise SpansRefused(self._last_refusal)
-        for span in spans:
-            for summary in self._summaries.add(span):
-                self._writer.put(summary)
-            if reused := reused_traces(span):
-                self._writer.link(*reused)
+        wait([self._writer.put(summary) for summary in summaries])
+        refused = self._post(spans) if self._connection.is_http else self._store_spans(spans)
+        if len(refused) == len(spans):
+            raise SpansRefused(refused[0])
+        for traces in reused:
+            self._writer.link(*traces)
         if refused:
-            raise SpansRefused(self._last_refusal, refused)
-        return SpanExportResult.SUCCESS
+            raise SpansRefused(refused[0], len(refused))
 
     def force_flush(self, timeout_millis: int = 30000) -> bool:
         """Wait for the summaries of traces."""
@@ -71,10 +110,8 @@ class MlflowSpanExporter(SpanExporter):
         """What became of the summaries of the traces so far."""
         return self._writer.delivery()
 
-    _last_refusal = ""
-
-    def _post(self, spans: Sequence[ReadableSpan]) -> int:
-        """Send spans; returns how many were refused. One bad span costs a batch: halve it."""
+    def _post(self, spans: Sequence[ReadableSpan]) -> list[str]:
+        """Send spans; returns why some were refused. One bad span costs a batch: halve it."""
         response = self._connection.request(
             "/v1/traces",
             "POST",
@@ -87,16 +124,16 @@ class MlflowSpanExporter(SpanExporter):
             timeout=REQUEST_TIMEOUT,
         )
         if response.status_code == 200:
-            return 0
-        self._last_refusal = f"HTTP {response.status_code}: {' '.join(response.text.split())[:300]}"
+            return []
+        reason = f"HTTP {response.status_code}: {' '.join(response.text.split())[:300]}"
         if response.status_code in _REFUSED_FOR_ITS_CONTENT:
             if len(spans) == 1:
-                return 1
+                return [reason]
             middle = len(spans) // 2
-            return sum(self._post(half) for half in (spans[:middle], spans[middle:]))
-        raise SpansRefused(self._last_refusal)
+            return self._post(spans[:middle]) + self._post(spans[middle:])
+        raise SpansRefused(reason)
 
-    def _store_spans(self, spans: Sequence[ReadableSpan]) -> int:
+    def _store_spans(self, spans: Sequence[ReadableSpan]) -> list[str]:
         """Store spans the way the server does on receiving them."""
         from mlflow.entities.span import Span
 
@@ -109,7 +146,7 @@ class MlflowSpanExporter(SpanExporter):
                 for span in scope_spans.spans
             ],
         )
-        return 0
+        return []
 
 
 def _is_not_ours(record: logging.LogRecord) -> bool:
@@ -117,7 +154,8 @@ def _is_not_ours(record: logging.LogRecord) -> bool:
     return not str(record.threadName).startswith("inspect-")
 
 
-def _with_overlay(span: ReadableSpan, exchange: Exchange | None) -> ReadableSpan:
+def with_overlay(span: ReadableSpan, exchange: Exchange | None) -> ReadableSpan:
+    """A span as MLflow gets it; `exchange` is what was said inside it."""
     return ReadableSpan(
         name=span.name,
         context=span.context,

@@ -13,7 +13,8 @@ from inspect_mlflow.config import load_settings, redact
 from inspect_mlflow.connection import ConnectionFailed
 
 if TYPE_CHECKING:
-    from inspect_mlflow.backfill import Imported, LogGroup, Unreadable
+    from inspect_mlflow.backfill import Imported, Importer, LogGroup, Unreadable
+    from inspect_mlflow.config import MLflowSettings
     from otel_bridge.pipeline import Destination
 
 ALL, SOME, NOTHING = 0, 1, 2
@@ -27,12 +28,15 @@ def run_import(
     traces: bool,
     otlp: bool,
     dry_run: bool,
+    check: bool,
     console: Console,
     **overrides: Any,
 ) -> int:
-    """Import logs and return the exit code. `overrides` are settings by name."""
+    """Import or check logs, and return the exit code. `overrides` are settings by name."""
     from inspect_mlflow.backfill import Importer, find_logs, group_logs
 
+    if check and otlp:
+        return _refuse(console, "--check compares with MLflow; it knows no other destination")
     given = {name: value for name, value in overrides.items() if value is not None}
     settings, problems = load_settings(**given)
     for problem in problems:
@@ -43,8 +47,12 @@ def run_import(
         )
     try:
         groups, unreadable = group_logs(find_logs(paths))
-        importer = Importer(
-            settings, runs=runs, traces=traces, more_destinations=_otlp if otlp else tuple
+        importer = (
+            _checker(settings, runs=runs, traces=traces)
+            if check
+            else Importer(
+                settings, runs=runs, traces=traces, more_destinations=_otlp if otlp else tuple
+            )
         )
         if groups and not dry_run:
             importer.check_connection()
@@ -70,7 +78,10 @@ def run_import(
         result = importer.run(groups)
     for log in result.failures:
         _name(console, log)
-    _say(console, result, redact(settings.tracking_uri), settings.experiment_name)
+    place = f"{redact(settings.tracking_uri)}, experiment {settings.experiment_name}"
+    if check:
+        return _say_checked(console, importer, result, place, bool(unreadable))
+    _say(console, result, place)
     failed = result.failures or any(delivery.lost for delivery in result.deliveries)
     return SOME if unreadable or failed else ALL
 
@@ -103,10 +114,41 @@ def _preview(console: Console, groups: Sequence[LogGroup]) -> None:
             )
 
 
-def _say(console: Console, result: Imported, uri: str, experiment: str) -> None:
+def _checker(settings: MLflowSettings, *, runs: bool, traces: bool) -> Importer:
+    from inspect_mlflow.check import Checker
+
+    return Checker(settings, runs=runs, traces=traces)
+
+
+def _say_checked(
+    console: Console, checker: Importer, result: Imported, place: str, unreadable: bool
+) -> int:
+    from inspect_mlflow.check import Checker
+
+    assert isinstance(checker, Checker)
+    findings = checker.findings
+    for line in findings.differences:
+        console.print(escape(line), highlight=False, soft_wrap=True)
+    if more := findings.total - len(findings.differences):
+        console.print(f"… and {more} more differences", highlight=False, soft_wrap=True)
+    compared = ", ".join(f"{count} {what}" for what, count in findings.compared.items())
     console.print(
-        f"{result.logs} logs with {result.samples} samples imported into {uri}, "
-        f"experiment {experiment}.",
+        f"{result.logs} logs with {result.samples} samples compared with {place}: "
+        f"{findings.total} differences in {compared}.",
+        highlight=False,
+        soft_wrap=True,
+    )
+    lost = [delivery for delivery in result.deliveries if delivery.lost]
+    for delivery in lost:
+        _refuse(console, f"{delivery.lost} spans could not be compared: {delivery.reason}")
+    if not findings.compared:
+        return NOTHING
+    return SOME if findings.total or result.failures or unreadable or lost else ALL
+
+
+def _say(console: Console, result: Imported, place: str) -> None:
+    console.print(
+        f"{result.logs} logs with {result.samples} samples imported into {place}.",
         highlight=False,
         soft_wrap=True,
     )

@@ -76,11 +76,9 @@ class Usage:
 
     def metadata(self) -> dict[str, str]:
         """Metadata of a trace that makes these its totals, whatever its spans add up to."""
-        # MLflow adds up spans of unknown cost to 0.0; null takes that away again. Inspect knows no
-        # more than the sum, and MLflow shows a cost only with its parts.
-        known = dict.fromkeys(_COSTS, None if self.cost is None else 0.0) | {
-            "total_cost": self.cost
-        }
+        # Inspect knows no more than the sum, and MLflow shows a cost only with its parts. A part
+        # also keeps MLflow from adding up spans of unknown cost to a total of 0.0.
+        known = dict.fromkeys(_COSTS, 0.0) | {"total_cost": self.cost}
         metadata = {"mlflow.trace.cost": json.dumps(known)}
         if self.tokens:
             metadata["mlflow.trace.tokenUsage"] = json.dumps(self.tokens)

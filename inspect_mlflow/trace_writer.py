@@ -7,11 +7,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import TimeoutError as FutureTimeout
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from inspect_mlflow.connection import Connection, ConnectionFailed
+from inspect_mlflow.connection import Connection
 
 if TYPE_CHECKING:
     from mlflow.entities import TraceInfo
@@ -65,7 +65,7 @@ class TraceWriter:
         self._queue_bytes = queue_bytes
         self._most = 1 if connection.uri.startswith("sqlite") else SENDERS
         self._changed = threading.Condition()
-        self._queue: deque[TraceSummary] = deque()
+        self._queue: deque[tuple[TraceSummary, Future[None]]] = deque()
         self._queued_bytes = 0
         self._in_flight = 0
         self._threads = 0
@@ -75,8 +75,9 @@ class TraceWriter:
         self._lost = 0
         self._reason: str | None = None
 
-    def put(self, summary: TraceSummary) -> None:
-        """Queue a summary. Its spans must have arrived before."""
+    def put(self, summary: TraceSummary) -> Future[None]:
+        """Queue a summary. What is returned is done when the summary has arrived, or is lost."""
+        over: Future[None] = Future()
         deadline = time.monotonic() + WAIT_FOR_ROOM
         with self._changed:
             while self._queue and self._queued_bytes + summary.size > self._queue_bytes:
@@ -86,15 +87,17 @@ class TraceWriter:
                 self._changed.wait(remaining)
             else:
                 if not self._closed:
-                    self._queue.append(summary)
+                    self._queue.append((summary, over))
                     self._queued_bytes += summary.size
                     if self._threads < min(self._most, len(self._queue) + self._in_flight):
                         self._threads += 1
                         name = f"inspect-traces-{self._threads}"
                         threading.Thread(target=self._run, name=name, daemon=True).start()
                     self._changed.notify_all()
-                    return
+                    return over
+            over.set_result(None)
             self._lose(f"more than {self._queue_bytes // 1024 // 1024} MB were waiting")
+        return over
 
     def link(self, owner: str, trace_ids: Sequence[str]) -> None:
         """Find traces that are in MLflow already under an Inspect id's run as well. Blocks."""
@@ -132,6 +135,8 @@ class TraceWriter:
             self._closed = True
             for _ in range(len(self._queue) + self._in_flight):
                 self._lose("the time to wait for it was over")
+            for _, over in self._queue:
+                over.set_result(None)
             self._queue.clear()
             self._changed.notify_all()
 
@@ -152,7 +157,7 @@ class TraceWriter:
                     self._changed.wait()
                 if self._closed:
                     return
-                summary = self._queue.popleft()
+                summary, over = self._queue.popleft()
                 self._queued_bytes -= summary.size
                 self._in_flight += 1
                 self._changed.notify_all()
@@ -170,6 +175,7 @@ class TraceWriter:
                     else:
                         self._lose(reason)
                 self._changed.notify_all()
+            over.set_result(None)
 
     def _lose(self, reason: str) -> None:
         self._lost += 1
@@ -195,13 +201,7 @@ class TraceWriter:
                 client.link_traces_to_run([info.trace_id], run_ids[owner])
 
     def _run_id(self, owner: str) -> str | None:
-        """The MLflow run of an Inspect id; None if there is none."""
-        from mlflow.exceptions import MlflowException
-
-        try:
-            return self._connection.run(owner).result(timeout=WAIT_FOR_RUN)
-        except (ConnectionFailed, MlflowException, FutureTimeout):
-            return None  # the writer of the runs has said why
+        return self._connection.run_id(owner, WAIT_FOR_RUN)
 
     def _post(self, info: TraceInfo) -> None:
         """What MLflow's client does to record a trace, with a bounded wait."""

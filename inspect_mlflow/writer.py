@@ -422,7 +422,7 @@ class RunWriter:
         ended_ns = _ended_ns(log, task.read) or time.time_ns()
         self._last_ns = max(self._last_ns, ended_ns)
         # the status first: nothing that can fail after it leaves the run open
-        self._guarded(partial(self._terminate, run_id, status, ended_ns))
+        self._guarded(partial(self._connection.end_run, run_id, status, ended_ns // 1_000_000))
         self._guarded(partial(self._write_points, task))
         if (read := task.read) is not None:
             self._guarded(
@@ -540,20 +540,11 @@ class RunWriter:
             status = "FAILED" if isinstance(error, Exception) else "KILLED"
         assert self._run_id is not None
         run_id = self._connection.run(self._run_id).result(timeout=0)
-        self._terminate(run_id, status, (self._finished and self._last_ns) or ended_ns)
+        ended_ns = (self._finished and self._last_ns) or ended_ns
+        self._connection.end_run(run_id, status, ended_ns // 1_000_000)
         if self._ended and self._ended.keys() == self._statuses.keys():
             metrics = run_metrics(self._ended.values())
             self._log_metrics(run_id, _at(self._last_ns, metrics))
-
-    def _terminate(self, run_id: str, status: str, ended_ns: int) -> None:
-        from mlflow.entities import RunStatus
-
-        client, _ = self._connection.open()
-        # set_terminated() would print the run's address into Inspect's display
-        store = client._tracking_client.store
-        store.update_run_info(
-            run_id, RunStatus.from_string(status), ended_ns // 1_000_000, run_name=None
-        )
 
 
 def _live_points(task: _Task) -> list[Point]:
