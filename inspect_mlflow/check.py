@@ -260,16 +260,19 @@ class ComparingClient(MlflowClient):
                 found = {(metric.step, metric.timestamp, metric.value) for metric in history}
                 self._findings.compare("points of metrics", len(expected))
                 for step, timestamp, value in sorted(expected - found):
-                    here = sorted(p for p in found - expected if p[0] == step)
                     at = f"metric {key} at step {step}"
-                    if here and here[0][2] == value:
-                        self._findings.equal(_named(run), f"time of {at}", here[0][1], timestamp)
+                    times = [t for s, t, v in found - expected if (s, v) == (step, value)]
+                    values = [v for s, _, v in found - expected if s == step]
+                    if times:
+                        self._findings.equal(_named(run), f"time of {at}", times[0], timestamp)
                     else:
-                        there = here[0][2] if here else None
+                        there = values[0] if values else _ABSENT
                         self._findings.equal(_named(run), at, there, value)
-                if not expected - found and (more := found - expected):
-                    what = f"metric {key} has {len(more)} points that the log does not give"
-                    self._findings.differ(_named(run), what)
+                # a point that should not be there can't be taken away, but is not to be shown
+                last = max(expected)[2]
+                if expected <= found and run.data.metrics[key] != last:
+                    what = f"metric {key}, the one that is shown,"
+                    self._findings.equal(_named(run), what, run.data.metrics[key], last)
 
     def _run(self, run_id: str) -> Run | None:
         """A run as it is; None if it is missing."""

@@ -33,7 +33,7 @@ _VALUE_BYTES: Final = 1_000_000
 
 def run_name(task_names: list[str]) -> str:
     """The name of the parent run: its tasks."""
-    return _cut(", ".join(dict.fromkeys(task_names)) or "eval", NAME_LENGTH)
+    return _cut(", ".join(sorted(set(task_names))) or "eval", NAME_LENGTH)
 
 
 def task_name(spec: EvalSpec) -> str:
@@ -48,7 +48,7 @@ def run_tags(run_id: str, eval_set_id: str | None, task_names: list[str]) -> dic
             TAG_KIND: "run",
             TAG_RUN_ID: run_id,
             "inspect.eval_set_id": eval_set_id,
-            "inspect.tasks": ", ".join(dict.fromkeys(task_names)),
+            "inspect.tasks": ", ".join(sorted(set(task_names))),
         }
     )
 

@@ -147,13 +147,13 @@ class TraceSummaries:
         info = self._info(
             span,
             trace_name(span.name, attributes),
-            request="; ".join(run.tasks) or ", ".join(attributes[sc.INSPECT_RUN_TASKS]),
-            response=", ".join(run.metrics) or None,
+            request="; ".join(sorted(run.tasks)) or ", ".join(attributes[sc.INSPECT_RUN_TASKS]),
+            response=", ".join(sorted(run.metrics)) or None,
             metadata=run.usage.metadata(),
             tags={
                 "inspect.run_id": run_id,
                 "inspect.task": ", ".join(dict.fromkeys(attributes[sc.INSPECT_RUN_TASKS])),
-                "inspect.model": ", ".join(run.models),
+                "inspect.model": ", ".join(sorted(run.models)),
             },
         )
         # the trace of a single task is that of its run; the parent run has it as well
@@ -178,7 +178,7 @@ class TraceSummaries:
             trace_id=f"tr-{hex_trace_id(span.context.trace_id)}",
             trace_location=TraceLocation.from_experiment_id(self._experiment_id),
             request_time=start // 1_000_000,
-            execution_duration=(end - start) // 1_000_000,
+            execution_duration=end // 1_000_000 - start // 1_000_000,  # as MLflow reckons it
             state=TraceState.OK if span.status.is_ok else TraceState.ERROR,
             request_preview=_cut(request, PREVIEW_CHARS),
             response_preview=None if response is None else _cut(str(response), PREVIEW_CHARS),

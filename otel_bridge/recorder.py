@@ -559,7 +559,7 @@ class RunRecorder:
         return [
             run_span(
                 self._ref,
-                self._names,
+                sorted(self._names),  # finished logs don't tell in which order they were given
                 [self._statuses.get(eval_id, "started") for eval_id in self._current.values()],
                 self._extent,
                 eval_set_id=self._eval_set_id,
