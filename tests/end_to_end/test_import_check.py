@@ -14,6 +14,7 @@ from tests.support.evals import LOGS, TASKS, eval_task, run_inspect
 from tests.support.importing import Ended, import_logs
 from tests.support.proxy import recording_proxy
 from tests.support.servers import MlflowServer
+from tests.support.state import row_counts
 
 
 def content(database: Path) -> str:
@@ -22,20 +23,42 @@ def content(database: Path) -> str:
         return hashlib.sha256("\n".join(connection.iterdump()).encode()).hexdigest()
 
 
-def test_a_live_recording_is_level_with_its_logs(tmp_path: Path) -> None:
-    uri, database = f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "mlflow.db"
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with logs of evaluations of several kinds, recorded live into its `mlflow.db`."""
+    folder = tmp_path_factory.mktemp("recorded")
     tasks = [TASKS / f"{name}.py" for name in ("tool_loop", "scorers", "agents", "content")]
     run_inspect(
         ["eval", *tasks, f"{TASKS}/endings.py@sample_error"],
-        cwd=tmp_path,
-        env={"MLFLOW_TRACKING_URI": uri, "MLFLOW_INSPECT_TRACING": "true"},
+        cwd=folder,
+        env={
+            "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
+            "MLFLOW_INSPECT_TRACING": "true",
+        },
         check=False,
     )
+    return folder
+
+
+def test_a_live_recording_is_level_with_its_logs(recorded: Path) -> None:
+    uri, database = f"sqlite:///{recorded}/mlflow.db", recorded / "mlflow.db"
     before = content(database)
-    checked = import_logs(tmp_path / "logs", uri=uri, check=True)
+    checked = import_logs(recorded / "logs", uri=uri, check=True)
     assert checked.code == 0, checked.text
     assert ": 0 differences in " in checked.lines[-1]
     assert content(database) == before
+
+
+def test_importing_twenty_logs_again_changes_nothing(recorded: Path, tmp_path: Path) -> None:
+    uri, database = f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "mlflow.db"
+    logs = [*sorted((recorded / "logs").iterdir()), *sorted(LOGS.iterdir())]
+    assert len(logs) >= 20
+    assert import_logs(*logs, uri=uri).code == 0
+    rows = row_counts(database)
+    assert import_logs(*logs, uri=uri).code == 0
+    assert row_counts(database) == rows
+    checked = import_logs(*logs, uri=uri, check=True)
+    assert checked.code == 0, checked.text
 
 
 @dataclass(frozen=True)
