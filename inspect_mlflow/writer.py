@@ -335,7 +335,8 @@ class RunWriter:
             items = items[BATCH_TAGS:]
         for batch in _batches(items, BATCH_TAGS):
             client.log_batch(run_id, tags=[RunTag(*item) for item in batch], synchronous=True)
-        self._connection.run(key).set_result(run_id)
+        if not (created := self._connection.run(key)).done():  # else this is a copy of a log
+            created.set_result(run_id)
         self.written["runs"] += 1
         return run_id
 
