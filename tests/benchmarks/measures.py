@@ -9,6 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from tests.benchmarks.comparing import comparing
+from tests.benchmarks.importing import importing
 from tests.benchmarks.processes import received_bytes, work
 from tests.support.environment import clean_environ
 from tests.support.servers import MlflowServer
@@ -188,6 +189,20 @@ def start(bench: Bench) -> Measured:
     return table, {"registry": registry, "version": version, "first": first}
 
 
+def imports(bench: Bench) -> Measured:
+    """`inspect-mlflow import` of a log against MLflow's own ingestion of the same spans."""
+    table = Table("samples", "import, spans/s", "MLflow alone, spans/s", "ratio", "MB above base")
+    found = importing(bench.server, max(bench.samples))
+    table.add_row(
+        str(max(bench.samples)),
+        f"{found['import_spans_per_second']:.0f}",
+        f"{found['plain_spans_per_second']:.0f}",
+        f"{found['ratio']:.2f}",
+        f"{found['memory_mb']:.0f}",
+    )
+    return table, found
+
+
 def compare(bench: Bench) -> Measured:
     """Comparing 10,000 pairs of each kind of score in memory, and two stored logs."""
     table = Table("comparison", "CPU ms", "with reading", "MB above base")
@@ -207,5 +222,6 @@ MEASURES: dict[str, Callable[[Bench], Measured]] = {
     "long": long,
     "memory": memory,
     "start": start,
+    "import": imports,
     "compare": compare,
 }
