@@ -39,6 +39,8 @@ PROVIDERS: Final = {
     "bedrock": "boto3",
 }
 """Provider, which is also the name of MLflow's flavour → the module of its SDK."""
+OPEN_SECONDS: Final = 3.0
+"""How long the first sample may be kept waiting for a server that does not answer."""
 
 
 def installed_providers(names: Iterable[str]) -> list[str]:
@@ -87,8 +89,14 @@ class Autolog:
     def enable(self, providers: Sequence[str]) -> bool:
         """Enable providers that the user has not enabled. Blocks: imports MLflow and the SDKs.
 
+        Somebody else opens the connection meanwhile.
         Returns whether any was: then `enter` and, at the end, `leave` and `disable`.
         """
+        if not self._connection.settled(OPEN_SECONDS if self._connection.is_http else None):
+            logger.info("MLflow's autologging stays off: its server takes too long to answer")
+            reason = f"no answer within {OPEN_SECONDS:g} seconds"
+            self._connection.on_trouble(self._connection.name, reason)
+            return False
         try:
             _, experiment_id = self._connection.open()
         except ConnectionFailed:  # reported by the writer

@@ -125,9 +125,15 @@ class Importer:
         self.on_sample: Callable[[], None] = lambda: None
         """Hears of each sample read."""
 
-    def check_connection(self) -> None:
-        """Find out whether there is an MLflow and an experiment. Raises ConnectionFailed."""
-        self._connect().open()
+    def check_connection(self, *, restore: bool) -> bool:
+        """Find out whether there is an MLflow and an experiment, which may be made.
+
+        Returns whether it was deleted and has been brought back, which only `restore` does. Raises
+        ConnectionFailed.
+        """
+        connection = self._connect()
+        connection.open(restore=restore)
+        return connection.restored
 
     def _connect(self) -> Connection:
         return Connection.of(self._settings)
@@ -186,9 +192,10 @@ class Importer:
         if self._runs:
             writer.end_run([])
         writer.finish(FLUSH_SECONDS)
-        for failure in writer.failures:
+        for failure in dict.fromkeys(writer.failures):
             result.failures.append(Unreadable(group.logs[0][0], failure))
         result.deliveries += finish(destinations, time.monotonic() + FLUSH_SECONDS)
+        connection.give_up()
         for exporter in exporters:
             summaries = exporter.summaries()
             result.traces += summaries.delivered

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from itertools import count
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from inspect_mlflow.config import redact
 from otel_bridge.errors import short_reason
@@ -18,10 +21,35 @@ if TYPE_CHECKING:
     from inspect_mlflow.config import MLflowSettings
 
 C = TypeVar("C", bound="Connection")
+T = TypeVar("T")
+
+CONNECT_SECONDS: Final = 5.0
+ANSWER_SECONDS: Final = 10.0
+"""How long MLflow may take to answer whether it is there."""
+OPEN_PATIENCE: Final = 5.0
+"""Seconds for a server that asks for patience when an evaluation starts."""
+PATIENCE: Final = 300.0
+"""Seconds from the beginning of a trouble in which requests are made again and again; later ones
+are made once. MLflow's own client is about as patient."""
+LONGEST_PAUSE: Final = 30.0
+_LATER: Final = frozenset({408, 429, 500, 502, 503, 504})
+"""Answers that may be others a little later."""
+_TRIES_AT_500: Final = 3
+"""What breaks the server would break it for ever."""
 
 
 class ConnectionFailed(Exception):
     """MLflow can't be used; the message names the address and says what would help."""
+
+
+class Unavailable(Exception):
+    """MLflow did not answer, or it may answer otherwise a little later."""
+
+    def __init__(self, reason: str, status: int | None = None, after: float = 0.0) -> None:
+        """`status` is that of the answer, if there was one; `after` its Retry-After in seconds."""
+        super().__init__(reason)
+        self.status = status
+        self.after = after
 
 
 @dataclass
@@ -31,21 +59,38 @@ class Connection:
     uri: str
     experiment_name: str
     experiment_id: str | None = None
+    on_trouble: Callable[[str, str], None] = lambda destination, reason: None
+    """Hears, on any thread, the connection's name and what is wrong; again at every failure."""
+    patience: float = PATIENCE
+    restored: bool = False
+    """Whether `open` brought a deleted experiment back."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _opened: tuple[MlflowClient, str] | ConnectionFailed | None = None
     _runs: dict[str, Future[str]] = field(default_factory=dict)
+    _imported: threading.Event = field(default_factory=threading.Event)
+    _settled: threading.Event = field(default_factory=threading.Event)
+    _given_up: threading.Event = field(default_factory=threading.Event)
+    _troubled_since: float | None = None
 
     @classmethod
-    def of(cls: type[C], settings: MLflowSettings) -> C:
+    def of(
+        cls: type[C],
+        settings: MLflowSettings,
+        on_trouble: Callable[[str, str], None] = lambda destination, reason: None,
+    ) -> C:
         """The connection that settings with a tracking URI describe."""
         assert settings.tracking_uri is not None
-        return cls(settings.tracking_uri, settings.experiment_name, settings.experiment_id)
+        return cls(
+            settings.tracking_uri, settings.experiment_name, settings.experiment_id, on_trouble
+        )
 
-    def open(self) -> tuple[MlflowClient, str]:
+    def open(self, *, restore: bool = False) -> tuple[MlflowClient, str]:
         """The client and the id of the experiment, which is created if there is none. Blocks.
 
         Threads import parts of MLflow only after it: begun on two threads from different parts,
         the import of a package that imports itself in circles fails.
+
+        A deleted experiment is an error unless `restore` says to bring it back.
 
         Raises
         ------
@@ -55,9 +100,10 @@ class Connection:
         with self._lock:
             if self._opened is None:
                 try:
-                    self._opened = self._open()
+                    self._opened = self._open(restore)
                 except ConnectionFailed as error:
                     self._opened = error
+                self._settled.set()
             if isinstance(self._opened, ConnectionFailed):
                 raise self._opened
             return self._opened
@@ -72,17 +118,66 @@ class Connection:
         """Whether there is an MLflow server, as opposed to its database."""
         return self.uri.startswith(("http://", "https://"))
 
-    def is_alive(self) -> bool:
-        """Whether MLflow answers, found out in seconds; a database is taken to. Blocks."""
-        import requests
-        from mlflow.exceptions import MlflowException
+    def settled(self, timeout: float | None) -> bool:
+        """Wait until another thread's `open` has an outcome; its server may take `timeout` seconds.
 
+        Importing MLflow, which comes first and takes seconds too, does not count.
+        """
+        self._imported.wait()
+        return self._settled.wait(timeout)
+
+    def trouble(self) -> str | None:
+        """Why MLflow can't be used at present, found out in seconds; None if it can. Blocks.
+
+        A database is taken to be there.
+        """
         try:
-            if self.is_http:
-                self._greet()
-        except (MlflowException, requests.RequestException):
-            return False
-        return True
+            self.persist(self._look, OPEN_PATIENCE)
+        except (ConnectionFailed, Unavailable) as error:
+            return str(error)
+        return None
+
+    @property
+    def is_troubled(self) -> bool:
+        """Whether the last request of `persist` was in vain."""
+        return self._troubled_since is not None
+
+    def give_up(self) -> None:
+        """Try nothing again from now on."""
+        self._given_up.set()
+
+    def persist(self, attempt: Callable[[], T], patience: float | None = None) -> T:
+        """What `attempt` gives, which is made again while MLflow is unavailable. Blocks.
+
+        `patience` bounds, in seconds, how long; the connection's own counts from the beginning of
+        the trouble, whichever thread met it first.
+
+        Raises
+        ------
+        Unavailable
+            If it still is, or will be for longer than that.
+        """
+        began, pause = time.monotonic(), 1.0
+        for tries in count(1):
+            asked = time.monotonic()
+            try:
+                result = attempt()
+            except Unavailable as error:
+                if patience is None:
+                    began = self._troubled_since = self._troubled_since or began
+                left = began + (self.patience if patience is None else patience) - time.monotonic()
+                wait = max(pause, error.after)
+                if wait > left or (error.status == 500 and tries == _TRIES_AT_500):
+                    raise
+                if tries > 1 or error.after > pause or time.monotonic() - asked > CONNECT_SECONDS:
+                    self.on_trouble(self.name, str(error))  # else it may be a moment's
+                if self._given_up.wait(wait):
+                    raise
+                pause = min(2 * pause, LONGEST_PAUSE)
+            else:
+                self._troubled_since = None
+                return result
+        raise AssertionError("unreachable")
 
     def run(self, key: str) -> Future[str]:
         """The MLflow run of an Inspect run or eval id; done when it has been created."""
@@ -107,16 +202,17 @@ class Connection:
         store = client._tracking_client.store
         store.update_run_info(run_id, RunStatus.from_string(status), ended_ms, run_name=None)
 
-    def _open(self) -> tuple[MlflowClient, str]:
-        import requests
-        from mlflow.exceptions import MlflowException
-
+    def _open(self, restore: bool) -> tuple[MlflowClient, str]:
         try:
-            if self.is_http:
-                self._greet()
+            from mlflow.exceptions import MlflowException
+        finally:
+            self._imported.set()
+        try:
+            if self.is_http:  # its client tries for minutes
+                self.persist(self._greet, OPEN_PATIENCE)
             client = self._client()
-            return client, self._experiment(client)
-        except (MlflowException, requests.RequestException) as error:
+            return client, self._experiment(client, restore)
+        except (MlflowException, Unavailable) as error:
             raise ConnectionFailed(f"{self.name}: {short_reason(error)}") from error
 
     def _client(self) -> MlflowClient:
@@ -124,23 +220,77 @@ class Connection:
 
         return MlflowClient(tracking_uri=self.uri)
 
-    def _greet(self) -> None:
-        # its client tries for minutes
-        self.request("/health", "GET", max_retries=0, timeout=5)
+    def _greet(self) -> Any:
+        """The first request: where there is no server, nothing is waited for."""
+        try:
+            return self._ask()
+        except Unavailable as error:
+            if error.status is None:
+                raise ConnectionFailed(f"{self.name}: {error}") from error
+            raise
 
-    def request(self, path: str, method: str, **kwargs: Any) -> Any:
-        """A request to the server through MLflow's own client: its credentials, CA and headers.
+    def _ask(self) -> Any:
+        """The server's answer about the experiment, None if there is none.
 
-        Keyword arguments and the response are those of `mlflow.utils.rest_utils.http_request`.
+        Raises ConnectionFailed for an answer that a later one won't change.
         """
+        from urllib.parse import urlencode
+
+        query = {"experiment_name": self.experiment_name}
+        path = "/api/2.0/mlflow/experiments/get-by-name"
+        if self.experiment_id is not None:
+            query, path = {"experiment_id": self.experiment_id}, "/api/2.0/mlflow/experiments/get"
+        response = self.request(f"{path}?{urlencode(query)}", "GET", timeout=ANSWER_SECONDS)
+        if response.status_code == 404:
+            return None
+        if response.status_code != 200:
+            raise ConnectionFailed(f"{self.name}: {said(response)}")
+        try:
+            return response.json()["experiment"]
+        except (ValueError, LookupError, TypeError) as error:
+            text = " ".join(response.text.split())[:100]
+            raise ConnectionFailed(f"{self.name}: this is no MLflow's answer: {text}") from error
+
+    def _look(self) -> None:
+        experiment = self._ask() if self.is_http else None
+        if experiment is not None and experiment.get("lifecycle_stage") == "deleted":
+            raise self._deleted(experiment["name"], experiment["experiment_id"])
+
+    def request(self, path: str, method: str, *, timeout: float, **kwargs: Any) -> Any:
+        """One request to the server through MLflow's own client: its credentials, CA and headers.
+
+        Keyword arguments and the response are those of `mlflow.utils.rest_utils.http_request`;
+        `timeout` is in seconds, for the answer.
+
+        Raises
+        ------
+        Unavailable
+            If there is no answer, or one that may be another a little later.
+        """
+        import requests
+        from mlflow.exceptions import MlflowException
         from mlflow.utils import rest_utils
         from mlflow.utils.credentials import get_default_host_creds
 
         send: Any = rest_utils.http_request
         credentials: Any = get_default_host_creds
-        return send(credentials(self.uri), path, method, raise_on_status=False, **kwargs)
+        try:
+            response = send(
+                credentials(self.uri),
+                path,
+                method,
+                max_retries=0,
+                raise_on_status=False,
+                timeout=(CONNECT_SECONDS, timeout),
+                **kwargs,
+            )
+        except (MlflowException, requests.RequestException) as error:
+            raise Unavailable(short_reason(error)) from error
+        if response.status_code in _LATER:
+            raise Unavailable(said(response), response.status_code, _retry_after(response))
+        return response
 
-    def _experiment(self, client: MlflowClient) -> str:
+    def _experiment(self, client: MlflowClient, restore: bool) -> str:
         from mlflow.exceptions import MlflowException
 
         experiment: Experiment | None
@@ -157,13 +307,50 @@ class Connection:
                     if experiment is None:
                         raise
         if experiment.lifecycle_stage != "active":
-            raise ConnectionFailed(
-                f"{self.name}: the experiment {experiment.name!r} is deleted. "
-                "Restore it (mlflow experiments restore --experiment-id "
-                f"{experiment.experiment_id}), or name another with MLFLOW_EXPERIMENT_NAME."
-            )
+            if not restore:
+                raise self._deleted(experiment.name, experiment.experiment_id)
+            client.restore_experiment(experiment.experiment_id)
+            self.restored = True
         return str(experiment.experiment_id)
 
     def _create_experiment(self, client: MlflowClient) -> str:
         kind = {"mlflow.experimentKind": "genai_development"}
         return str(client.create_experiment(self.experiment_name, tags=kind))
+
+    def _deleted(self, name: str, experiment_id: str) -> ConnectionFailed:
+        return ConnectionFailed(
+            f"{self.name}: the experiment {name!r} is deleted. An import restores it, as does "
+            f"mlflow experiments restore --experiment-id {experiment_id}; or name another with "
+            "MLFLOW_EXPERIMENT_NAME."
+        )
+
+
+def available(call: Callable[[], T]) -> T:
+    """What a call of MLflow's own gives. Raises Unavailable where a later one may succeed."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return call()
+    except MlflowException as error:
+        if error.error_code == "TEMPORARILY_UNAVAILABLE":
+            raise Unavailable(short_reason(error)) from error
+        raise
+
+
+def said(response: Any) -> str:
+    """The status of an answer, and what it says."""
+    try:
+        text = str(response.json()["message"])
+    except (ValueError, LookupError, TypeError):  # it is not from MLflow itself
+        text = str(response.text)
+    return f"HTTP {response.status_code}: {' '.join(text.split())[:300]}".rstrip(": ")
+
+
+def _retry_after(response: Any) -> float:
+    from urllib3.exceptions import InvalidHeader
+    from urllib3.util import Retry
+
+    try:
+        return max(0.0, Retry().parse_retry_after(response.headers.get("Retry-After") or "0"))
+    except InvalidHeader:
+        return 0.0

@@ -6,7 +6,7 @@ import logging
 from abc import abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import wait
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
@@ -14,7 +14,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
-from inspect_mlflow.connection import Connection
+from inspect_mlflow.connection import Connection, available, said
 from inspect_mlflow.conversations import Conversations, Exchange
 from inspect_mlflow.overlay import overlay
 from inspect_mlflow.trace_info import TraceSummaries, TraceSummary, reused_traces
@@ -112,20 +112,11 @@ class MlflowSpanExporter(MlflowSpans):
 
     def _post(self, spans: Sequence[ReadableSpan]) -> list[str]:
         """Send spans; returns why some were refused. One bad span costs a batch: halve it."""
-        response = self._connection.request(
-            "/v1/traces",
-            "POST",
-            data=encode_spans(spans).SerializeToString(),
-            extra_headers={
-                "Content-Type": "application/x-protobuf",
-                "x-mlflow-experiment-id": self._experiment_id,
-            },
-            max_retries=2,
-            timeout=REQUEST_TIMEOUT,
-        )
+        body = encode_spans(spans).SerializeToString()
+        response = self._connection.persist(partial(self._request, body))
         if response.status_code == 200:
             return []
-        reason = f"HTTP {response.status_code}: {' '.join(response.text.split())[:300]}"
+        reason = said(response)
         if response.status_code in _REFUSED_FOR_ITS_CONTENT:
             if len(spans) == 1:
                 return [reason]
@@ -133,19 +124,30 @@ class MlflowSpanExporter(MlflowSpans):
             return self._post(spans[:middle]) + self._post(spans[middle:])
         raise SpansRefused(reason)
 
+    def _request(self, body: bytes) -> Any:
+        return self._connection.request(
+            "/v1/traces",
+            "POST",
+            data=body,
+            extra_headers={
+                "Content-Type": "application/x-protobuf",
+                "x-mlflow-experiment-id": self._experiment_id,
+            },
+            timeout=REQUEST_TIMEOUT,
+        )
+
     def _store_spans(self, spans: Sequence[ReadableSpan]) -> list[str]:
         """Store spans the way the server does on receiving them."""
         from mlflow.entities.span import Span
 
-        self._store.log_spans(
-            self._experiment_id,
-            [
-                Span.from_otel_proto(span, resource=resource_spans.resource)
-                for resource_spans in encode_spans(spans).resource_spans
-                for scope_spans in resource_spans.scope_spans
-                for span in scope_spans.spans
-            ],
-        )
+        stored = [
+            Span.from_otel_proto(span, resource=resource_spans.resource)
+            for resource_spans in encode_spans(spans).resource_spans
+            for scope_spans in resource_spans.scope_spans
+            for span in scope_spans.spans
+        ]
+        store = partial(self._store.log_spans, self._experiment_id, stored)
+        self._connection.persist(partial(available, store))
         return []
 
 

@@ -54,8 +54,8 @@ def run_import(
                 settings, runs=runs, traces=traces, more_destinations=_otlp if otlp else tuple
             )
         )
-        if groups and not dry_run:
-            importer.check_connection()
+        if groups and not dry_run and importer.check_connection(restore=not check):
+            console.print("The experiment was deleted. It is restored, with the runs in it.")
     except (ValueError, ConnectionFailed) as error:
         return _refuse(console, str(error))
     for log in unreadable:

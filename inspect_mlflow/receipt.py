@@ -55,6 +55,7 @@ class Receipt:
         """Warn that something can't be delivered; once per destination. From any thread."""
         if destination not in self._troubled:
             self._troubled.add(destination)
+            self._of(destination).reason = reason
             said = reason if destination in reason else f"{destination}: {reason}"
             logger.warning("%s. The evaluation goes on; its log has everything.", said.rstrip("."))
 
@@ -87,7 +88,7 @@ class Receipt:
         return " · ".join(parts)
 
     def complaint(self) -> str:
-        """What did not arrive, and the command that sends it later."""
+        """What did not arrive."""
         parts = []
         for destination in self._destinations.values():
             if destination.lost:
@@ -96,15 +97,22 @@ class Receipt:
                 parts.append(
                     f"{', '.join(counts)} did not reach {destination.name} ({reason.rstrip('.')})"
                 )
+        return ". ".join(parts)
+
+    def command(self) -> str:
+        """What sends it later."""
         logs = " ".join(quote(_near(location)) for location in self._logs) or "LOG"
         otlp = any(d.lost and not d.name.startswith("MLflow") for d in self._destinations.values())
-        command = f"inspect-mlflow import {'--otlp ' if otlp else ''}{logs}"
-        return f"{'. '.join(parts)}. To send it from the log: {command}"
+        return f"inspect-mlflow import {'--otlp ' if otlp else ''}{logs}"
 
     def say(self) -> None:
-        """One line for the person who waits, or one warning."""
-        if not self.is_whole:
-            logger.warning("%s", self.complaint())
+        """One line for the person who waits, or one warning and one line to copy."""
+        if not self.is_whole and _is_shown():
+            # Inspect breaks the lines of its log where they end on the screen
+            logger.warning("%s. To send it from the log:", self.complaint())
+            print(self.command(), file=sys.stderr)
+        elif not self.is_whole:
+            logger.warning("%s. To send it from the log: %s", self.complaint(), self.command())
         elif self._destinations and _is_shown():
             print(self.summary(), file=sys.stderr)
 

@@ -32,7 +32,7 @@ class Session:
     """The connection, if there is an MLflow, and the receipt."""
 
     connection: Connection | None
-    receipt: Receipt = field(default_factory=Receipt)
+    receipt: Receipt
     users: int = 0
     _deadline: float | None = None
     _on_interrupt: object = field(default_factory=partial(signal.getsignal, signal.SIGINT))
@@ -59,12 +59,12 @@ def acquire(run_id: str, settings: MLflowSettings) -> Session:
     """The session of an Inspect run; to be released as often as it was acquired."""
     if run_id not in _sessions:
         heap.begin()
-        connection = None
+        connection, receipt = None, Receipt()
         if settings.tracking_uri is not None:
             from inspect_mlflow.connection import Connection
 
-            connection = Connection.of(settings)
-        _sessions[run_id] = Session(connection)
+            connection = Connection.of(settings, receipt.trouble)
+        _sessions[run_id] = Session(connection, receipt)
     session = _sessions[run_id]
     session.users += 1
     return session
@@ -85,6 +85,7 @@ async def release(run_id: str) -> None:
     if session.connection is not None:
         with CancelScope(shield=True), suppress(TimeoutError):
             await off_loop(partial(_write, session, run_id), TAG_SECONDS)
+        session.connection.give_up()
     session.receipt.say()
 
 
@@ -100,7 +101,8 @@ def _write(session: Session, run_id: str) -> None:
     tags = [RunTag(key, value) for key, value in session.receipt.tags().items()]
     if not run.done() or run.exception() is not None or not tags:
         return
-    if not session.receipt.is_whole and not session.connection.is_alive():
+    connection = session.connection
+    if not session.receipt.is_whole and (connection.is_troubled or connection.trouble()):
         return
     try:
         client, _ = session.connection.open()

@@ -9,9 +9,11 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
-from inspect_mlflow.connection import Connection
+from inspect_mlflow.connection import Connection, available, said
+from otel_bridge.errors import short_reason
 
 if TYPE_CHECKING:
     from mlflow.entities import TraceInfo
@@ -165,7 +167,8 @@ class TraceWriter:
             try:
                 self._send(summary)
             except Exception as error:  # the boundary of the thread: counted and reported
-                reason = " ".join(str(error).split())[:300] or type(error).__name__
+                reason = short_reason(error)
+                self._connection.on_trouble(self._connection.name, reason)
             with self._changed:
                 self._in_flight -= 1
                 if not self._closed:
@@ -194,7 +197,8 @@ class TraceWriter:
         else:
             from mlflow.tracing.client import TracingClient
 
-            TracingClient(self._connection.uri).start_trace(info)
+            start = partial(TracingClient(self._connection.uri).start_trace, info)
+            self._connection.persist(partial(available, start))
         client, _ = self._connection.open()
         for owner in summary.owners[1:]:
             if owner in run_ids:
@@ -211,14 +215,14 @@ class TraceWriter:
 
         encode = message_to_json  # has no type hints
         body: str = encode(StartTraceV3(trace=Trace(info, TraceData([])).to_proto()))  # type: ignore[no-untyped-call]
-        response = self._connection.request(
+        request = partial(
+            self._connection.request,
             _TRACES_PATH,
             "POST",
             data=body.encode(),
             extra_headers={"Content-Type": "application/json"},
-            max_retries=2,
             timeout=REQUEST_TIMEOUT,
         )
+        response = self._connection.persist(request)
         if response.status_code != 200:
-            text = " ".join(response.text.split())[:300]
-            raise SummaryRefused(f"HTTP {response.status_code}: {text}")
+            raise SummaryRefused(said(response))

@@ -19,7 +19,6 @@ from inspect_ai.hooks import (
 )
 
 from inspect_mlflow.activation import activation, is_on
-from inspect_mlflow.receipt import OVER
 from inspect_mlflow.session import forget_in_children, running_sample
 
 if TYPE_CHECKING:
@@ -137,7 +136,6 @@ class _Run:
             self.connection,
             log_artifacts=settings.log_artifacts,
             content=settings.capture_content,
-            on_trouble=self._receipt.trouble,
         )
 
     async def enable_autolog(self) -> None:
@@ -164,26 +162,22 @@ class _Run:
         for location in self.writer.locations:
             self._receipt.log(location)
         timeout = self._session.time_left(self._settings.flush_timeout)
-        done = False
         try:
             if self._autolog is not None:
                 self._autolog.leave()
             with CancelScope(shield=True):
-                done = await off_loop(partial(self._finish, timeout))
+                await off_loop(partial(self._finish, timeout))
         finally:  # a second Ctrl-C comes through: what was written until then is noted
             name = self.connection.name
             for what, count in self.writer.written.items():
                 self._receipt.delivered(name, what, count)
-            failures = list(self.writer.failures)
-            if not done:
-                failures.append(OVER)
-            if failures:
+            self.writer.give_up()
+            if failures := self.writer.failures:
                 self._receipt.lost(name, "run updates", len(failures), failures[0])
             await session.release(self._run_id)
 
-    def _finish(self, timeout: float) -> bool:
+    def _finish(self, timeout: float) -> None:
         deadline = time.monotonic() + timeout
-        done = self.writer.finish(timeout)
+        self.writer.finish(timeout)
         if self._autolog is not None:
             self._autolog.disable(max(0.0, deadline - time.monotonic()))
-        return done

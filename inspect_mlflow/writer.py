@@ -25,8 +25,10 @@ from inspect_mlflow.metrics import (
     final_metrics,
     run_metrics,
 )
+from inspect_mlflow.receipt import OVER
 from otel_bridge.background import BackgroundThread
 from otel_bridge.live import sample_bytes
+from otel_bridge.errors import short_reason
 from otel_bridge.logs import LogSource
 from otel_bridge.spans import iso_to_ns
 
@@ -61,6 +63,9 @@ ROWS_SECONDS: Final = 60.0
 """How long the end of a task waits at most for the last of them."""
 MOST_WAITING: Final = 50_000
 """How many samples of a running task may wait for a slow server; each keeps about 1 KB."""
+LOOK_SECONDS: Final = 5.0
+"""How long a request may take before it is looked whether MLflow is still there: its own client
+tries for minutes without a word."""
 STEP_SECONDS: Final = 0.2
 """How long artifacts are worked at before whatever else is waiting has its turn."""
 
@@ -132,11 +137,8 @@ class RunWriter:
         log_artifacts: bool = False,
         content: bool = True,
         finished: bool = False,
-        on_trouble: Callable[[str, str], None] = lambda destination, reason: None,
     ) -> None:
-        """`on_trouble` hears, on the background thread, why nothing can be written.
-
-        `finished`: the evaluation is over and may have been recorded before.
+        """`finished`: the evaluation is over and may have been recorded before.
 
         Then runs that are there are completed instead of made, and samples may come in any order.
         """
@@ -149,7 +151,6 @@ class RunWriter:
         self._log_artifacts = log_artifacts
         self._content = content
         self._finished = finished
-        self._on_trouble = on_trouble
         self._thread = BackgroundThread("inspect-runs")
         # one that waits for no server; samples that it refuses are read from the log later
         self._rows_thread = BackgroundThread("inspect-rows", limit=ROWS_BYTES)
@@ -163,6 +164,9 @@ class RunWriter:
         self._jobs = 0
         self._ticking = False
         self._wake = threading.Event()
+        self._counting = threading.Lock()
+        self._waiting = 0
+        self._over = False
 
     # --- from the hooks ------------------------------------------------------------------------
 
@@ -241,14 +245,26 @@ class RunWriter:
         self._submit(partial(self._end_run, error, time.time_ns()))
 
     def finish(self, timeout: float | None) -> bool:
-        """Wait until all is written, at most `timeout` seconds, then stop. Blocks."""
+        """Wait until all is written, at most `timeout` seconds, then stop. Blocks.
+
+        What has not been written then never is, and counts as a failure.
+        """
         done = threading.Event()
         self._thread.submit(partial(self._when_idle, done))
         self._wake.set()
         in_time = done.wait(timeout)
         self._thread.close()
         self._rows_thread.close()
+        if not in_time:
+            self.give_up()
         return in_time
+
+    def give_up(self) -> None:
+        """Write nothing from now on; what is waiting counts as a failure."""
+        with self._counting:
+            if not self._over:
+                self.unreachable = self._over = True
+                self.failures += [OVER] * self._waiting
 
     def _end_without_log(self, task: _Task, status: EvalStatus) -> None:
         """End a task that Inspect gives no log for: its file is all there is."""
@@ -257,10 +273,19 @@ class RunWriter:
         self._submit(partial(self._end_from_file, task, status))
 
     def _submit(self, item: Callable[[], None], creates: str | None = None) -> None:
-        self._thread.submit(partial(self._guarded, item, creates))
+        self._await()
+        self._thread.submit(partial(self._do, item, creates))
         self._wake.set()
 
+    def _await(self, count: int = 1) -> None:
+        with self._counting:
+            self._waiting += count
+
     # --- on the background thread --------------------------------------------------------------
+
+    def _do(self, item: Callable[[], None], creates: str | None) -> None:
+        self._guarded(item, creates)
+        self._await(-1)
 
     def _guarded(self, item: Callable[[], None], creates: str | None = None) -> None:
         """Run an item: the boundary where failures end, of MLflow, of the log's storage, of ours.
@@ -268,25 +293,44 @@ class RunWriter:
         `creates` names the run that others wait for: they are told in any case.
         """
         failure: Exception | None = None
-        if not self.unreachable:
+        if self.unreachable:
+            with self._counting:
+                if not self._over:
+                    self.failures.append(self.failures[0])
+        else:
+            watch = threading.Timer(LOOK_SECONDS, self._look)
+            watch.daemon = True
+            watch.name = "inspect-watch"
+            watch.start()
             try:
                 item()
                 return
             except Exception as error:
                 failure = error
                 self._note(error)
+            finally:
+                watch.cancel()
         if creates is not None and not self._connection.run(creates).done():
             self._connection.run(creates).set_exception(
                 failure if isinstance(failure, ConnectionFailed) else ConnectionFailed(str(failure))
             )
 
+    def _look(self) -> None:
+        """A request takes long: say so if MLflow is in trouble."""
+        if (reason := self._connection.trouble()) is not None:
+            self._connection.on_trouble(self._connection.name, reason)
+
     def _note(self, error: Exception) -> None:
+        reason = short_reason(error)
+        with self._counting:
+            if not self._over:
+                self.failures.append(reason)
+        logger.debug("Writing to MLflow failed", exc_info=error)
         if isinstance(error, ConnectionFailed):
             self.unreachable = True
-            self._on_trouble(self._connection.name, str(error))
-        self.failures.append(" ".join(str(error).split())[:300] or type(error).__name__)
-        logger.debug("Writing to MLflow failed", exc_info=error)
-        self.unreachable = self.unreachable or not self._connection.is_alive()
+        elif (trouble := self._connection.trouble()) is not None:
+            self.unreachable, reason = True, trouble
+        self._connection.on_trouble(self._connection.name, reason)
 
     def _begin_run(
         self, run_id: str, eval_set_id: str | None, task_names: list[str], start_ns: int
@@ -509,6 +553,7 @@ class RunWriter:
 
     def _start(self, job: Iterator[None]) -> None:
         self._jobs += 1
+        self._await()
         self._thread.submit(partial(self._work_at, job))
 
     def _work_at(self, job: Iterator[None]) -> None:
@@ -526,6 +571,7 @@ class RunWriter:
         self._guarded(part)
         if over:
             self._jobs -= 1
+            self._await(-1)
         else:
             self._thread.submit(partial(self._work_at, job))
 

@@ -193,7 +193,7 @@ class Destination(SpanProcessor):
             try:
                 self._exporter = self._open()
             except Exception as error:  # the boundary of the thread: reported, spans counted
-                self._die(f"{type(error).__name__}: {error}")
+                self._die(_reason(error))
                 return
             pause = 0.0
             while True:
@@ -259,7 +259,7 @@ class Destination(SpanProcessor):
             count = len(batch) if refused.count is None else min(refused.count, len(batch))
             return count, str(refused)
         except Exception as error:  # the boundary of the thread: reported, spans counted
-            return len(batch), f"{type(error).__name__}: {error}"
+            return len(batch), _reason(error)
         if result is SpanExportResult.SUCCESS:
             return 0, ""
         return len(batch), self._errors.last or "the exporter failed without saying why"
@@ -270,7 +270,7 @@ class Destination(SpanProcessor):
         try:
             self._exporter.force_flush(int(left * 1000))
         except Exception as error:  # the boundary of the thread: reported
-            self._tell(f"{type(error).__name__}: {error}")
+            self._tell(_reason(error))
         with self._changed:
             self._flushed = True
             self._changed.notify_all()
@@ -289,6 +289,12 @@ class Destination(SpanProcessor):
         tell, self._on_trouble = self._on_trouble, None
         if tell is not None:
             tell(self.name, reason)
+
+
+def _reason(error: Exception) -> str:
+    """What an error says; with its kind, where it was not made to be read by people."""
+    kind, text = type(error), " ".join(str(error).split())
+    return f"{kind.__name__}: {text}" if kind.__module__ == "builtins" or not text else text
 
 
 def finish(destinations: Sequence[Destination], deadline: float) -> list[Delivery]:

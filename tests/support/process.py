@@ -130,6 +130,19 @@ class ServerProcess:
         self._process.stdin.close()
         self._process = None
 
+    def pids(self) -> list[int]:
+        """The processes of the server."""
+        if self._process is None:
+            return []
+        found = []
+        for entry in Path("/proc").iterdir():
+            try:
+                if entry.name.isdigit() and os.getpgid(int(entry.name)) == self._process.pid:
+                    found.append(int(entry.name))
+            except ProcessLookupError:
+                pass  # it has ended meanwhile
+        return found
+
     def log_tail(self, characters: int = 4000) -> str:
         if not self.log_path.exists():
             return ""

@@ -63,9 +63,10 @@ def warnings_of(run: InspectRun) -> list[str]:
     return re.findall(r" - (?:WARNING|ERROR|CRITICAL) - \S+ - (.*)", run.output)
 
 
-def repair_command(text: str) -> list[str]:
-    """The arguments of the `inspect-mlflow` command that a warning ends with."""
-    return shlex.split(text.partition("To send it from the log: ")[2])[1:]
+def repair_command(run: InspectRun) -> list[str]:
+    """The arguments of the `inspect-mlflow` command that an evaluation says at its end."""
+    (command,) = re.findall(r"^inspect-mlflow import .*", run.stderr, re.MULTILINE)
+    return shlex.split(command)[1:]
 
 
 def run_cli(*arguments: str, monkeypatch: pytest.MonkeyPatch, cwd: Path, **env: str) -> str:

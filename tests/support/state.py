@@ -129,4 +129,5 @@ def _assessment(assessment: Any, names: dict[str, str]) -> dict[str, Any]:
     kept: dict[str, Any] = json.loads(text)
     for key in ("create_time", "last_update_time"):
         kept.pop(key, None)
+    kept.setdefault("valid", True)  # a server leaves it out
     return kept
