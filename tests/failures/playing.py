@@ -25,6 +25,14 @@ from tests.support.state import differences, state_of
 from tests.support.warm import Finished, run_warm
 
 SAMPLES = 12
+WAVES = 3
+"""The spans of a sample are sent when it ends: so that some have arrived when others run."""
+CALLS = 3
+"""Of the model, in each sample."""
+EVALUATION: Sequence[str | Path] = (
+    *("eval", TASKS / "tool_loop.py", "-T", f"samples={SAMPLES}"),
+    *("--max-samples", str(SAMPLES // WAVES)),
+)
 
 
 @dataclass(frozen=True)
@@ -80,7 +88,7 @@ def play(name: str, servers: Servers, folder: Path) -> Played:
             hooks["INSPECT_MLFLOW_AUTOLOG_ENABLED"] = "false"
         began = time.time()
         evaluation = start_inspect(
-            ["eval", TASKS / "tool_loop.py", "-T", f"samples={SAMPLES}", "-T", f"sleep={sleep}"],
+            [*EVALUATION, "-T", f"sleep={sleep}"],
             cwd=folder,
             env={"COLUMNS": "1000", **hooks},
         )
@@ -124,9 +132,7 @@ def play(name: str, servers: Servers, folder: Path) -> Played:
 
 def play_without_hooks(folder: Path) -> EvalLog:
     """The evaluation as it is without us."""
-    run = start_inspect(
-        ["eval", TASKS / "tool_loop.py", "-T", f"samples={SAMPLES}"], cwd=folder
-    ).finish(120)
+    run = start_inspect(EVALUATION, cwd=folder).finish(120)
     return run.log()
 
 

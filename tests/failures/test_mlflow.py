@@ -7,7 +7,9 @@ import pytest
 from mlflow import MlflowClient
 
 from tests.failures.playing import (
+    CALLS,
     SAMPLES,
+    WAVES,
     Played,
     gist,
     play,
@@ -79,7 +81,7 @@ def test_the_evaluation_is_what_it_is_without_us(played: Played, alone: dict[str
 
 @of_every_trouble
 def test_it_takes_no_longer(played: Played) -> None:
-    assert played.seconds_of_samples < 2 * 3 * played.sleep + NOISE
+    assert played.seconds_of_samples < WAVES * CALLS * played.sleep + NOISE
     assert played.seconds_after < played.flush_timeout + 8 + NOISE
 
 

@@ -218,7 +218,7 @@ _ANSWERS = {
 TROUBLES: Mapping[str, Play] = {
     # the longest first, and those of the mortal server apart from each other
     "dies and comes back": dies_and_comes_back,
-    "hangs midway": answers(Fault(hang=True), midway=True, sleep=7),
+    "hangs midway": answers(Fault(hang=True), midway=True, sleep=3),
     "slow": answers(Fault(delay=5)),
     "dies": dies,
     "refused": refuses,

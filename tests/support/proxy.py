@@ -62,7 +62,8 @@ def recording_proxy(
 
     `certificate` is a PEM file with certificate and key: then the proxy speaks HTTPS.
     """
-    client = httpx.Client(base_url=target, trust_env=False, timeout=60)
+    fresh = httpx.Limits(max_keepalive_connections=0)  # the server may just be closing an idle one
+    client = httpx.Client(base_url=target, trust_env=False, timeout=60, limits=fresh)
     over = threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
