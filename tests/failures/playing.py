@@ -107,7 +107,7 @@ def play(name: str, servers: Servers, folder: Path) -> Played:
         ended = time.time()
         log = run.log()
         finished = datetime.fromisoformat(log.stats.completed_at).timestamp()
-        command = repair_command(run) if "did not reach" in run.output else []
+        command = repair_command(run.output) if "did not reach" in run.output else []
         trouble.heal()
         repair = None
         if command:

@@ -157,7 +157,7 @@ def test_mlflow_has_everything_and_the_command_sends_the_rest(
 
     imported = stores.new(tmp_path / "imported.db")
     run_cli(
-        *repair_command(evaluation.run),
+        *repair_command(evaluation.run.output),
         cwd=evaluation.cwd,
         monkeypatch=monkeypatch,
         MLFLOW_TRACKING_URI=imported,

@@ -178,7 +178,7 @@ def test_ctrl_c_twice(
     imported = stores.new(tmp_path / "imported.db")
     for uri in (lived, imported):
         run_cli(
-            *repair_command(summary),
+            *repair_command(run.output),
             cwd=tmp_path,
             monkeypatch=monkeypatch,
             MLFLOW_TRACKING_URI=uri,

@@ -63,9 +63,9 @@ def warnings_of(run: InspectRun) -> list[str]:
     return re.findall(r" - (?:WARNING|ERROR|CRITICAL) - \S+ - (.*)", run.output)
 
 
-def repair_command(run: InspectRun) -> list[str]:
+def repair_command(text: str) -> list[str]:
     """The arguments of the `inspect-mlflow` command that an evaluation says at its end."""
-    (command,) = re.findall(r"^inspect-mlflow import .*", run.stderr, re.MULTILINE)
+    (command,) = re.findall(r"inspect-mlflow import .*", text)
     return shlex.split(command)[1:]
 
 
