@@ -101,7 +101,8 @@ class Receipt:
 
     def command(self) -> str:
         """What sends it later."""
-        logs = " ".join(quote(_near(location)) for location in self._logs) or "LOG"
+        near = dict.fromkeys(_near(location) for location in self._logs)  # as hooks name them
+        logs = " ".join(map(quote, near)) or "LOG"
         otlp = any(d.lost and not d.name.startswith("MLflow") for d in self._destinations.values())
         return f"inspect-mlflow import {'--otlp ' if otlp else ''}{logs}"
 
