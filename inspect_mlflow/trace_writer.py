@@ -209,18 +209,16 @@ class TraceWriter:
 
     def _post(self, info: TraceInfo) -> None:
         """What MLflow's client does to record a trace, with a bounded wait."""
+        from google.protobuf.json_format import MessageToDict  # type: ignore[import-untyped]
         from mlflow.entities import Trace, TraceData
         from mlflow.protos.service_pb2 import StartTraceV3
-        from mlflow.utils.proto_json_utils import message_to_json
 
-        encode = message_to_json  # has no type hints
-        body: str = encode(StartTraceV3(trace=Trace(info, TraceData([])).to_proto()))  # type: ignore[no-untyped-call]
+        message = StartTraceV3(trace=Trace(info, TraceData([])).to_proto())  # type: ignore[no-untyped-call]
         request = partial(
             self._connection.request,
             _TRACES_PATH,
             "POST",
-            data=body.encode(),
-            extra_headers={"Content-Type": "application/json"},
+            json=MessageToDict(message, preserving_proto_field_name=True),
             timeout=REQUEST_TIMEOUT,
         )
         response = self._connection.persist(request)

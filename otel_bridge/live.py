@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from otel_bridge import heap
 from otel_bridge.background import QUEUE_BYTES, BackgroundThread
 
 logger = logging.getLogger(__name__)
@@ -156,7 +155,6 @@ class LiveRun:
         self._recorder = RunRecorder(self._run_id, self._scope, self._capture)
         self._destinations = self._make_destinations()
         self._tracer = SpanTracer(tracer_provider(self._destinations), self._version)
-        heap.spare()
 
     def _emit(self, spans: Sequence[SpanData], sample: str | None = None) -> None:
         """Send spans; those of `sample` that were held before them."""

@@ -25,6 +25,7 @@ from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
+from otel_bridge import heap
 from otel_bridge.errors import short_reason
 from otel_bridge.limits import attributes_bytes
 from otel_bridge.tracer import GivenIds, span_limits
@@ -192,6 +193,7 @@ class Destination(SpanProcessor):
         with self._errors:
             try:
                 self._exporter = self._open()
+                heap.spare()
             except Exception as error:  # the boundary of the thread: reported, spans counted
                 self._die(_reason(error))
                 return
