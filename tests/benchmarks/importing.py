@@ -6,15 +6,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import getrandbits
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tests.support.environment import clean_environ
 from tests.support.evals import eval_task
 from tests.support.servers import MlflowServer
 
+if TYPE_CHECKING:
+    from inspect_mlflow.trace_info import TraceSummary
+
+SENDERS = 4
+"""Requests for traces at once; as with spans, more are no faster."""
 BATCH_SPANS = 512
 """Spans in a request of the plain ingestion; MLflow takes larger ones no faster."""
 
@@ -22,14 +28,16 @@ BATCH_SPANS = 512
 def importing(server: MlflowServer, samples: int = 2000) -> dict[str, float]:
     """Import a log of the tool loop with messages of 1 KB, in a warm process of its own.
 
-    The same spans, under other trace ids, are posted ready-made before and after.
+    The same spans, under other trace ids, are posted ready-made before and after; and once more
+    with what MLflow's tables show of their traces (names, previews, totals, scores), which takes a
+    request for each trace.
 
     Returns
     -------
     dict
-        `ratio` of the two rates, `import_spans_per_second` and `plain_spans_per_second`, `spans`,
-        `traces` counted in MLflow after the import, and `memory_mb`, the peak above the process
-        that has imported a log of one sample.
+        The `ratio` of the import's rate to that of the spans alone, and to that `with_summaries`;
+        the three rates in spans per second; `spans`; `traces` counted in MLflow after the import;
+        `memory_mb`, the peak above the process that has imported a log of one sample.
     """
     with TemporaryDirectory() as folder:
         logs = {
@@ -43,12 +51,16 @@ def importing(server: MlflowServer, samples: int = 2000) -> dict[str, float]:
         before = _work("plain", uri=server.uri, log=logs[samples])
         imported = _work("imported", uri=server.uri, warm=logs[1], log=logs[samples])
         after = _work("plain", uri=server.uri, log=logs[samples])
+        summarized = _work("plain", uri=server.uri, log=logs[samples], summaries=True)
     assert before["spans"] == imported["spans"], (before, imported)
     assert imported["traces"] == samples + 1, imported
     plain = 2 * before["spans"] / (before["seconds"] + after["seconds"])
+    whole = summarized["spans"] / summarized["seconds"]
     rate = imported["spans"] / imported["seconds"]
     return {
         "ratio": rate / plain,
+        "with_summaries": rate / whole,
+        "whole_spans_per_second": whole,
         "import_spans_per_second": rate,
         "plain_spans_per_second": plain,
         "spans": imported["spans"],
@@ -73,65 +85,98 @@ def _work(job: str, **options: Any) -> dict[str, float]:
 # --- in a process of its own -------------------------------------------------------------------
 
 
-def plain(uri: str, log: str) -> dict[str, float]:
+def plain(uri: str, log: str, summaries: bool = False) -> dict[str, float]:
     """Post the spans of a log as they would be sent, encoded beforehand."""
     import httpx
 
     from inspect_mlflow.connection import Connection
 
     _, experiment_id = Connection(uri, f"plain {getrandbits(64):x}").open()
-    spans = 0
-    bodies = []
-    for count, body in _encoded(log):
-        spans += count
-        bodies.append(body)
+    batches = list(_encoded(log, experiment_id))
     headers = {
         "content-type": "application/x-protobuf",
         "x-mlflow-experiment-id": experiment_id,
     }
-    with httpx.Client(base_url=uri, headers=headers, trust_env=False, timeout=60) as client:
+
+    def summarize(summary: dict[str, Any]) -> None:
+        httpx.post(f"{uri}/api/3.0/mlflow/traces", json=summary, timeout=60).raise_for_status()
+
+    with (
+        httpx.Client(base_url=uri, headers=headers, trust_env=False, timeout=60) as client,
+        ThreadPoolExecutor(SENDERS) as pool,
+    ):
         started = time.perf_counter()
-        for body in bodies:
+        for _, body, infos in batches:
+            if summaries:
+                list(pool.map(summarize, infos))
             client.post("/v1/traces", content=body).raise_for_status()
         seconds = time.perf_counter() - started
-    return {"spans": spans, "seconds": seconds}
+    return {"spans": sum(count for count, _, _ in batches), "seconds": seconds}
 
 
-def _encoded(log: str) -> Iterator[tuple[int, bytes]]:
-    """Requests with the spans of a log, and how many are in each; trace ids are new ones."""
+def _encoded(log: str, experiment_id: str) -> Iterator[tuple[int, bytes, list[dict[str, Any]]]]:
+    """Batches of a log's spans: how many, the request, and the summaries of the traces it ends.
+
+    The ids of traces and scores are new ones.
+    """
+    from google.protobuf.json_format import MessageToDict  # type: ignore[import-untyped]
+    from mlflow.entities import Trace, TraceData
+    from mlflow.protos.service_pb2 import StartTraceV3
     from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
     from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 
     from inspect_mlflow.conversations import Conversations
     from inspect_mlflow.exporter import with_overlay
+    from inspect_mlflow.trace_info import TraceSummaries
     from otel_bridge.pipeline import tracer_provider
     from otel_bridge.replay import replay
     from otel_bridge.tracer import SpanTracer
 
     class Kept(SpanProcessor):
         def on_end(self, span: ReadableSpan) -> None:
-            waiting.append(with_overlay(span, conversations.of(span)))
+            waiting.append(span)
 
     def encoded(batch: Sequence[ReadableSpan]) -> bytes:
-        request = encode_spans(batch)
+        request = encode_spans([with_overlay(span, conversations.of(span)) for span in batch])
         for resource_spans in request.resource_spans:
             for scope_spans in resource_spans.scope_spans:
                 for span in scope_spans.spans:
-                    span.trace_id = bytes(a ^ b for a, b in zip(span.trace_id, salt, strict=True))
+                    span.trace_id = salted(span.trace_id)
         body: bytes = request.SerializeToString()
         return body
+
+    def salted(data: bytes) -> bytes:
+        return bytes(a ^ b for a, b in zip(data, salt, strict=True))
+
+    def info(summary: TraceSummary) -> dict[str, Any]:
+        found = summary.with_runs({})
+        found.trace_id = f"tr-{salted(bytes.fromhex(found.trace_id[3:])).hex()}"
+        for assessment in found.assessments:
+            assert assessment.assessment_id is not None
+            assessment.trace_id = found.trace_id
+            assessment.assessment_id = (
+                f"a-{salted(bytes.fromhex(assessment.assessment_id[2:])).hex()}"
+            )
+        message = StartTraceV3(trace=Trace(found, TraceData([])).to_proto())  # type: ignore[no-untyped-call]
+        result: dict[str, Any] = MessageToDict(message, preserving_proto_field_name=True)
+        return result
+
+    def batch() -> tuple[int, bytes, list[dict[str, Any]]]:
+        infos = [info(summary) for span in waiting for summary in summaries.add(span)]
+        return len(waiting), encoded(waiting), infos
 
     salt = getrandbits(128).to_bytes(16, "big")
     waiting: list[ReadableSpan] = []
     conversations = Conversations()
+    summaries = TraceSummaries(experiment_id)
     tracer = SpanTracer(tracer_provider([Kept()]))
     for data in replay(log):
         tracer.emit([data])
         if len(waiting) >= BATCH_SPANS:
-            yield len(waiting), encoded(waiting)
+            yield batch()
             waiting.clear()
     if waiting:
-        yield len(waiting), encoded(waiting)
+        yield batch()
 
 
 def imported(uri: str, warm: str, log: str) -> dict[str, float]:
