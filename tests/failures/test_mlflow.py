@@ -104,8 +104,9 @@ def test_it_says_so_once_when_it_begins_and_once_at_the_end(played: Played, trou
         assert "did not reach OTLP" not in ended
         (log,) = played.run.logs
         assert played.command == ["import", f"logs/{log.name}"]
-    if trouble not in WAITS_FOR_ITS_DATABASE:  # whose trouble may turn out at the end only
-        assert len(begins) == 1
+    # SQLite's trouble may turn out at the end only, and a server may be back soon enough
+    seldom = trouble in WAITS_FOR_ITS_DATABASE or trouble == "dies and comes back"
+    assert len(begins) == 1 or (seldom and not begins)
     for said in begins:
         assert "The evaluation goes on; its log has everything" in said
 

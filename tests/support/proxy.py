@@ -33,7 +33,7 @@ class Fault:
     headers: Mapping[str, str] = field(default_factory=dict)
     """More headers of that answer, e.g. Retry-After."""
     delay: float = 0
-    """Seconds before anything else."""
+    """Seconds before the answer; what is passed on is passed on at once."""
     hang: bool = False
     """Never answer."""
     above_bytes: int = -1
@@ -74,7 +74,6 @@ def recording_proxy(
             fault = proxy.fault
             if fault is None or len(body) <= fault.above_bytes:
                 fault = Fault()
-            time.sleep(fault.delay)
             if fault.hang:
                 over.wait()
                 self.close_connection = True
@@ -87,6 +86,7 @@ def recording_proxy(
                 status, content, more = answer.status_code, answer.content, {"content-type": kind}
             else:
                 status, content, more = fault.status, b"as the test wants it", dict(fault.headers)
+            time.sleep(fault.delay)
             proxy.requests.append(ProxyRequest(self.command, self.path, headers, len(body), status))
             try:
                 self.send_response(status)
