@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass, field
 from itertools import count
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from inspect_mlflow.config import redact
@@ -63,6 +64,8 @@ class Connection:
     on_trouble: Callable[[str, str], None] = lambda destination, reason: None
     """Hears, on any thread, the connection's name and what is wrong; again at every failure."""
     patience: float = PATIENCE
+    given: str | None = None
+    """The address as messages say it, where that is not `uri`."""
     restored: bool = False
     """Whether `open` brought a deleted experiment back."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -82,7 +85,11 @@ class Connection:
         """The connection that settings with a tracking URI describe."""
         assert settings.tracking_uri is not None
         return cls(
-            settings.tracking_uri, settings.experiment_name, settings.experiment_id, on_trouble
+            _anchored(settings.tracking_uri),
+            settings.experiment_name,
+            settings.experiment_id,
+            on_trouble,
+            given=settings.tracking_uri,
         )
 
     def open(self, *, restore: bool = False) -> tuple[MlflowClient, str]:
@@ -113,7 +120,7 @@ class Connection:
     @property
     def name(self) -> str:
         """How messages call it."""
-        return f"MLflow {redact(self.uri)}"
+        return f"MLflow {redact(self.given or self.uri)}"
 
     @property
     def is_http(self) -> bool:
@@ -340,6 +347,17 @@ class Connection:
             f"mlflow experiments restore --experiment-id {experiment_id}; or name another with "
             "MLFLOW_EXPERIMENT_NAME."
         )
+
+
+def _anchored(uri: str) -> str:
+    """The address of a relative SQLite file as it is now.
+
+    Inspect changes the working directory while it prepares tasks, and other threads with it.
+    """
+    path = uri.removeprefix("sqlite:///")
+    if path == uri or path.startswith(("/", ":")):
+        return uri
+    return f"sqlite:///{Path(path).absolute()}"
 
 
 def available(call: Callable[[], T]) -> T:

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from inspect_mlflow.config import load_settings
+from inspect_mlflow.connection import Connection
 from tests.support.evals import eval_task, read_log
 from tests.tracking.conftest import Tracked
 
@@ -27,6 +29,22 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     for name in ("MLFLOW_EXPERIMENT_ID", "MLFLOW_TRACKING_URI"):
         os.environ.pop(name, None)
     mlflow.tracking.fluent._active_experiment_id = None
+
+
+def test_a_relative_database_is_where_the_evaluation_was_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Inspect changes the working directory while it prepares tasks."""
+    (tmp_path / "tasks").mkdir()
+    monkeypatch.chdir(tmp_path)
+    settings, problems = load_settings(tracking_uri="sqlite:///mlflow.db")
+    assert not problems
+    connection = Connection.of(settings)
+    monkeypatch.chdir(tmp_path / "tasks")
+    connection.open()
+    assert (tmp_path / "mlflow.db").exists()
+    assert not (tmp_path / "tasks" / "mlflow.db").exists()
+    assert connection.name == "MLflow sqlite:///mlflow.db"
 
 
 @pytest.mark.parametrize("autolog", ["false", "true"])
