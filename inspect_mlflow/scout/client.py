@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from inspect_mlflow.config import redact
-from inspect_mlflow.connection import Connection
+from inspect_mlflow.connection import ANSWER_SECONDS, Connection, Unavailable
+from otel_bridge.errors import short_reason
 
 if TYPE_CHECKING:
     from mlflow.entities import Experiment, Trace, TraceInfo
@@ -87,7 +88,6 @@ class Reader:
         self._client, self.experiment_id = await _in_thread(partial(self._open, by_experiment))
 
     def _open(self, by_experiment: bool) -> tuple[TracingClient, str | None]:
-        import requests
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
         from mlflow.tracing.client import TracingClient
@@ -99,7 +99,7 @@ class Reader:
         try:
             if connection.is_http:
                 # find out in seconds whether there is a server: MLflow's client tries for minutes
-                connection.request("/health", "GET", max_retries=1, timeout=5)
+                connection.request("/health", "GET", timeout=ANSWER_SECONDS)
             if not by_experiment:
                 return TracingClient(self.uri), None
             client = MlflowClient(tracking_uri=self.uri)
@@ -108,8 +108,10 @@ class Reader:
                 experiment = client.get_experiment(self.experiment_id)
             else:
                 experiment = client.get_experiment_by_name(self.experiment_name)
-        except (MlflowException, requests.RequestException) as error:
-            raise ScoutImportError(f"MLflow at {redact(self.uri)}: {_short(error)}") from error
+        except (MlflowException, Unavailable) as error:
+            raise ScoutImportError(
+                f"MLflow at {redact(self.uri)}: {short_reason(error)}"
+            ) from error
         if experiment is None or experiment.lifecycle_stage != "active":
             raise ScoutImportError(
                 f"MLflow at {redact(self.uri)} has "
@@ -204,21 +206,15 @@ class Reader:
         try:
             return function(self._client)
         except (MlflowException, requests.RequestException) as error:
-            raise ScoutImportError(f"MLflow at {redact(self.uri)}: {_short(error)}") from error
+            raise ScoutImportError(
+                f"MLflow at {redact(self.uri)}: {short_reason(error)}"
+            ) from error
 
 
 def sqlite_file(uri: str) -> Path | None:
     """The file of an SQLite database, None for anything else."""
     path = uri.removeprefix("sqlite:///")
     return Path(path.partition("?")[0]) if path not in ("", uri, ":memory:") else None
-
-
-def _short(error: Exception) -> str:
-    """An error's innermost cause on one line."""
-    cause: BaseException = error
-    while cause.__cause__ is not None or cause.__context__ is not None:
-        cause = cause.__cause__ or cause.__context__ or cause
-    return " ".join((str(cause) or type(cause).__name__).split())[:500]
 
 
 @dataclass(frozen=True)
