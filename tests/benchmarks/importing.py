@@ -10,14 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import getrandbits
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tests.support.environment import clean_environ
 from tests.support.evals import eval_task
 from tests.support.servers import MlflowServer
-
-if TYPE_CHECKING:
-    from inspect_mlflow.trace_info import TraceSummary
 
 SENDERS = 4
 """Requests for traces at once; as with spans, more are no faster."""
@@ -127,7 +124,7 @@ def _encoded(log: str, experiment_id: str) -> Iterator[tuple[int, bytes, list[di
 
     from inspect_mlflow.conversations import Conversations
     from inspect_mlflow.exporter import with_overlay
-    from inspect_mlflow.trace_info import TraceSummaries
+    from inspect_mlflow.trace_info import TraceSummaries, TraceSummary
     from otel_bridge.pipeline import tracer_provider
     from otel_bridge.replay import replay
     from otel_bridge.tracer import SpanTracer
