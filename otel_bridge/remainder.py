@@ -12,7 +12,7 @@ from collections.abc import Container, Mapping
 from typing import TYPE_CHECKING, Any
 
 from otel_bridge import semconv as sc
-from otel_bridge.values import Capture, plain, to_json
+from otel_bridge.values import Capture, captured_json, plain, to_json
 
 if TYPE_CHECKING:
     from inspect_ai.event import Event
@@ -65,7 +65,7 @@ def event_remainder(event: Event, capture: Capture, shows_output: bool = True) -
         rest["result"] = "json"  # how to read the attribute
     if (event.event == "tool" or event.event == "subtask") and event.events:
         rest["events"] = _nested(event.events)
-    return {sc.INSPECT_EVENT_DATA: _json(rest, capture)} if rest else {}
+    return {sc.INSPECT_EVENT_DATA: captured_json(rest, capture)} if rest else {}
 
 
 def span_remainder(begin: Event | None, end: Event | None, capture: Capture) -> dict[str, str]:
@@ -82,7 +82,7 @@ def span_remainder(begin: Event | None, end: Event | None, capture: Capture) -> 
         if side == "end" and capture.content and event.metadata:
             fields["metadata"] = event.metadata
         rest[side] = fields
-    return {sc.INSPECT_SPAN_DATA: _json(rest, capture)} if rest else {}
+    return {sc.INSPECT_SPAN_DATA: captured_json(rest, capture)} if rest else {}
 
 
 def event_fields(event: Event, without: Container[str]) -> dict[str, Any]:
@@ -104,7 +104,7 @@ def score_remainder(event: Event | None, score: Score, capture: Capture) -> dict
             rest["target"] = "json"  # how to read the attribute
     on_event = {"answer", "explanation", "metadata"}
     rest["score"] = score.model_dump(exclude=on_event, exclude_none=True, warnings=False)
-    return {sc.INSPECT_EVENT_DATA: _json(rest, capture)}
+    return {sc.INSPECT_EVENT_DATA: captured_json(rest, capture)}
 
 
 def sample_remainder(sample: EvalSample, history: History, capture: Capture) -> dict[str, str]:
@@ -125,7 +125,7 @@ def sample_remainder(sample: EvalSample, history: History, capture: Capture) -> 
         from inspect_ai.event import timeline_dump
 
         timelines = [timeline_dump(timeline) for timeline in sample.timelines]
-        rest[sc.INSPECT_SAMPLE_TIMELINES] = _json(timelines, capture)
+        rest[sc.INSPECT_SAMPLE_TIMELINES] = captured_json(timelines, capture)
     return rest
 
 
@@ -150,7 +150,7 @@ def task_remainder(log: EvalLog, capture: Capture) -> dict[str, str]:
         }
     if spec.viewer is not None and spec.viewer.trust_content is not None:
         rest["trust_content"] = spec.viewer.trust_content
-    return {sc.INSPECT_TASK_DATA: _json(rest, capture)}
+    return {sc.INSPECT_TASK_DATA: captured_json(rest, capture)}
 
 
 def _config(config: dict[str, Any]) -> dict[str, Any]:
@@ -169,7 +169,3 @@ def _nested(events: list[Any]) -> int:
         for event in events
     ]
     return len(events) + sum(_nested(more) for more in inner if more)
-
-
-def _json(value: Any, capture: Capture) -> str:
-    return to_json(value, capture.max_value_bytes, media=capture.media)

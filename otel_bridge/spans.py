@@ -19,7 +19,7 @@ from otel_bridge.remainder import (
     span_remainder,
     task_remainder,
 )
-from otel_bridge.values import Capture, clean_text, plain, strip_media, to_json
+from otel_bridge.values import Capture, captured_json, clean_text, plain, strip_media, to_json
 
 if TYPE_CHECKING:
     from inspect_ai.event import Event, ModelEvent, SandboxEvent, SubtaskEvent, ToolEvent
@@ -278,7 +278,7 @@ def task_span(
             (sc.INSPECT_METADATA, spec.metadata),
         ):
             if value:
-                attributes[key] = _json(value, capture)
+                attributes[key] = captured_json(value, capture)
     attributes |= task_remainder(log, capture)
     if log.results:
         attributes[sc.INSPECT_SAMPLES_TOTAL] = log.results.total_samples
@@ -287,7 +287,7 @@ def task_span(
         if stopping is not None:
             attributes[sc.INSPECT_EARLY_STOPS] = len(stopping.early_stops)
             if capture.content:
-                attributes[sc.INSPECT_EARLY_STOPPING] = _json(stopping, capture)
+                attributes[sc.INSPECT_EARLY_STOPPING] = captured_json(stopping, capture)
         for score in log.results.scores:
             for name, metric in score.metrics.items():
                 key = f"{sc.INSPECT_METRIC_PREFIX}{score.name}.{name}"
@@ -369,7 +369,7 @@ def sample_span(
             if seconds is not None:
                 attributes[key] = float(seconds)
         if sample.model_usage:
-            attributes[sc.INSPECT_SAMPLE_MODEL_USAGE] = _json(sample.model_usage, capture)
+            attributes[sc.INSPECT_SAMPLE_MODEL_USAGE] = captured_json(sample.model_usage, capture)
         if sample.limit is not None:
             attributes[sc.INSPECT_SAMPLE_LIMIT] = sample.limit.type
         graders = _graders(sample.events)
@@ -445,13 +445,13 @@ def attempt_span(
 def _sample_content(sample: EvalSample, capture: Capture) -> dict[str, AttributeValue]:
     if not capture.content:
         return {}
-    text = sample.input if isinstance(sample.input, str) else _json(sample.input, capture)
+    text = sample.input if isinstance(sample.input, str) else captured_json(sample.input, capture)
     attributes: dict[str, AttributeValue] = {
         sc.INSPECT_SAMPLE_INPUT: clean_text(text, capture.max_value_bytes),
         sc.INSPECT_SAMPLE_TARGET: (
             clean_text(sample.target, capture.max_value_bytes)
             if isinstance(sample.target, str)
-            else _json(sample.target, capture)
+            else captured_json(sample.target, capture)
         ),
     }
     if sample.output.choices:
@@ -459,9 +459,9 @@ def _sample_content(sample: EvalSample, capture: Capture) -> dict[str, Attribute
             sample.output.completion, capture.max_value_bytes
         )
     if sample.choices:
-        attributes[sc.INSPECT_SAMPLE_CHOICES] = _json(sample.choices, capture)
+        attributes[sc.INSPECT_SAMPLE_CHOICES] = captured_json(sample.choices, capture)
     if sample.metadata:
-        attributes[sc.INSPECT_SAMPLE_METADATA] = _json(sample.metadata, capture)
+        attributes[sc.INSPECT_SAMPLE_METADATA] = captured_json(sample.metadata, capture)
     return attributes
 
 
@@ -524,7 +524,7 @@ def score_value(value: Any, capture: Capture) -> AttributeValue | None:
         return score_number(value)
     if not capture.content or value is None:
         return None
-    return _json(value, capture)
+    return captured_json(value, capture)
 
 
 def score_events(
@@ -548,7 +548,7 @@ def score_events(
             attributes[sc.INSPECT_SCORE_VALUE] = value
         if score.history:
             history = list(_score_history(label.removeprefix(f"{name}/"), score, capture))
-            attributes[sc.INSPECT_SCORE_HISTORY] = _json(history, capture)
+            attributes[sc.INSPECT_SCORE_HISTORY] = captured_json(history, capture)
         number = score_number(value)
         if number is not None:
             attributes[sc.GEN_AI_EVALUATION_SCORE_VALUE] = number
@@ -565,7 +565,7 @@ def score_events(
                     str(score.answer), capture.max_value_bytes
                 )
             if score.metadata:
-                attributes[sc.INSPECT_SCORE_METADATA] = _json(score.metadata, capture)
+                attributes[sc.INSPECT_SCORE_METADATA] = captured_json(score.metadata, capture)
         if not events:
             attributes |= score_remainder(event, score, capture)
         events.append(EventData(sc.EVENT_EVALUATION_RESULT, time_ns, attributes))
@@ -658,9 +658,9 @@ def inspect_span(
         if subtask.type:
             attributes[sc.INSPECT_SPAN_TYPE] = subtask.type
         if capture.content:
-            attributes[sc.INSPECT_INPUT] = _json(subtask.input, capture)
+            attributes[sc.INSPECT_INPUT] = captured_json(subtask.input, capture)
             if subtask.result is not None:
-                attributes[sc.INSPECT_OUTPUT] = _json(subtask.result, capture)
+                attributes[sc.INSPECT_OUTPUT] = captured_json(subtask.result, capture)
     if cut_off:
         attributes[sc.INSPECT_CUT_OFF] = True
     return SpanData(
@@ -769,7 +769,7 @@ def model_span(
     if event.retries:
         attributes[sc.INSPECT_MODEL_RETRIES] = event.retries
     if event.request_ids:
-        attributes[sc.INSPECT_MODEL_REQUEST_IDS] = _json(event.request_ids, capture)
+        attributes[sc.INSPECT_MODEL_REQUEST_IDS] = captured_json(event.request_ids, capture)
     response = event.call.response if event.call is not None else None
     response_id = response.get("id") if isinstance(response, Mapping) else None
     if isinstance(response_id, str):
@@ -784,13 +784,13 @@ def model_span(
             attributes[sc.GEN_AI_RESPONSE_MODEL] = output.model
         if output.choices:
             messages = output_to_genai(output, capture)
-            attributes[sc.GEN_AI_OUTPUT_MESSAGES] = _json(messages, capture)
+            attributes[sc.GEN_AI_OUTPUT_MESSAGES] = captured_json(messages, capture)
             attributes[sc.GEN_AI_RESPONSE_FINISH_REASONS] = [
                 str(message.get("finish_reason") or "") for message in messages
             ]
     if output.usage is not None:
         if event.cache == "read":
-            attributes[sc.INSPECT_MODEL_CACHED_USAGE] = _json(output.usage, capture)
+            attributes[sc.INSPECT_MODEL_CACHED_USAGE] = captured_json(output.usage, capture)
         else:
             attributes |= _usage(output.usage)
 
@@ -825,7 +825,7 @@ def model_span(
 
 def tool_definitions(event: ModelEvent, capture: Capture) -> str | None:
     """The tools offered to the model, as JSON; None without tools."""
-    return _json(tools_to_genai(event.tools, capture), capture) if event.tools else None
+    return captured_json(tools_to_genai(event.tools, capture), capture) if event.tools else None
 
 
 _REQUEST_FIELDS = {
@@ -881,7 +881,7 @@ def _request(config: GenerateConfig, capture: Capture) -> dict[str, AttributeVal
         elif capture.content or safe_setting(name, value):
             rest[name] = value
     if rest:
-        attributes[sc.INSPECT_MODEL_CONFIG] = _json(dict(sorted(rest.items())), capture)
+        attributes[sc.INSPECT_MODEL_CONFIG] = captured_json(dict(sorted(rest.items())), capture)
     return attributes
 
 
@@ -946,15 +946,15 @@ def tool_span(
     if event.failed is not None:
         attributes[sc.INSPECT_TOOL_FAILED] = event.failed
     if capture.content:
-        attributes[sc.GEN_AI_TOOL_CALL_ARGUMENTS] = _json(event.arguments, capture)
+        attributes[sc.GEN_AI_TOOL_CALL_ARGUMENTS] = captured_json(event.arguments, capture)
         if not event.pending:
             attributes[sc.GEN_AI_TOOL_CALL_RESULT] = (
                 clean_text(_media_free(event.result, capture), capture.max_value_bytes)
                 if isinstance(event.result, str)
-                else _json(event.result, capture)
+                else captured_json(event.result, capture)
             )
         if event.view is not None:
-            attributes[sc.INSPECT_TOOL_VIEW] = _json(event.view, capture)
+            attributes[sc.INSPECT_TOOL_VIEW] = captured_json(event.view, capture)
     events = list(instants)
     status: Literal["ok", "error"] = "ok"
     message = None
@@ -1015,7 +1015,7 @@ def sandbox_span(
             if text is not None:
                 attributes[name] = clean_text(_media_free(text, capture), capture.max_value_bytes)
         if event.options:
-            attributes[sc.INSPECT_SANDBOX_OPTIONS] = _json(event.options, capture)
+            attributes[sc.INSPECT_SANDBOX_OPTIONS] = captured_json(event.options, capture)
     cut_off = bool(event.pending)
     if cut_off:
         attributes[sc.INSPECT_CUT_OFF] = True
@@ -1059,14 +1059,16 @@ def instant_events(event: Event, capture: Capture) -> list[EventData]:
         extra[sc.INSPECT_SCORE_INTERMEDIATE] = bool(event.intermediate)
         if event.target is not None and capture.content:
             extra[sc.INSPECT_SCORE_TARGET] = (
-                event.target if isinstance(event.target, str) else _json(event.target, capture)
+                event.target
+                if isinstance(event.target, str)
+                else captured_json(event.target, capture)
             )
         name = event.scorer or "score"
         return score_events(name, event.score, time_ns, capture, event, **extra)
     if event.event == "error":
         _, data = _eval_error(event.error, time_ns, capture)
         if capture.content:
-            place[sc.INSPECT_EVENT_DATA] = _json(
+            place[sc.INSPECT_EVENT_DATA] = captured_json(
                 {"traceback_ansi": event.error.traceback_ansi}, capture
             )
         return [EventData(data.name, time_ns, {**place, **data.attributes})]
@@ -1082,7 +1084,7 @@ def instant_events(event: Event, capture: Capture) -> list[EventData]:
             fields = {"level": event.message.level}
     attributes: dict[str, AttributeValue] = dict(place)
     if fields:
-        attributes[sc.INSPECT_EVENT_DATA] = _json(fields, capture)
+        attributes[sc.INSPECT_EVENT_DATA] = captured_json(fields, capture)
     return [EventData(sc.EVENT_PREFIX + str(event.event), time_ns, attributes)]
 
 
@@ -1107,7 +1109,7 @@ def _event_place(event: Event, attempt: int, capture: Capture) -> dict[str, Attr
         attributes[sc.INSPECT_EVENT_SPAN] = event.span_id
     attributes[sc.INSPECT_WORKING_START] = event.working_start
     if event.metadata and capture.content:
-        attributes[sc.INSPECT_EVENT_METADATA] = _json(event.metadata, capture)
+        attributes[sc.INSPECT_EVENT_METADATA] = captured_json(event.metadata, capture)
     working_time = event.__dict__.get("working_time")  # getattr() is slow where there is none
     if working_time is not None:
         attributes[sc.INSPECT_WORKING_TIME] = float(working_time)
@@ -1176,10 +1178,6 @@ def _unknown_event(item: Mapping[str, Any], around: Event) -> Event:
 
 
 # --- helpers ----------------------------------------------------------------------------------
-
-
-def _json(value: Any, capture: Capture) -> str:
-    return to_json(value, capture.max_value_bytes, media=capture.media)
 
 
 def _media_free(text: str, capture: Capture) -> str:

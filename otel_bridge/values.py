@@ -23,6 +23,7 @@ from pydantic import BaseModel
 
 __all__ = [
     "Capture",
+    "captured_json",
     "clean_text",
     "media_bytes",
     "media_summary",
@@ -100,6 +101,11 @@ def to_json(value: Any, max_bytes: int, *, media: bool = True) -> str:
         return _bounded(value if media else strip_media(value), max_bytes)
     except RecursionError:  # called with hardly any stack left
         return '"…[nested too deeply]"'
+
+
+def captured_json(value: Any, capture: Capture) -> str:
+    """`value` as JSON, within what may be captured of it: see `to_json`."""
+    return to_json(value, capture.max_value_bytes, media=capture.media)
 
 
 def clean_text(text: str, max_bytes: int) -> str:
