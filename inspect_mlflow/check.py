@@ -7,7 +7,7 @@ import json
 import tempfile
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -303,7 +303,7 @@ class ComparedSpans(MlflowSpans):
 
     def deal_with(
         self,
-        spans: Sequence[ReadableSpan],
+        spans: Iterable[ReadableSpan],
         summaries: Sequence[TraceSummary],
         reused: Sequence[tuple[str, list[str]]],
     ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass, field
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from inspect_mlflow.config import redact
+from inspect_mlflow.http import CONNECT_SECONDS, MlflowHttp, Unavailable, said
 from otel_bridge import heap
 from otel_bridge.errors import short_reason
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 C = TypeVar("C", bound="Connection")
 T = TypeVar("T")
 
-CONNECT_SECONDS: Final = 5.0
 ANSWER_SECONDS: Final = 10.0
 """How long MLflow may take to answer whether it is there."""
 OPEN_PATIENCE: Final = 5.0
@@ -34,24 +34,12 @@ PATIENCE: Final = 300.0
 """Seconds from the beginning of a trouble in which requests are made again and again; later ones
 are made once. MLflow's own client is about as patient."""
 LONGEST_PAUSE: Final = 30.0
-_LATER: Final = frozenset({408, 429, 500, 502, 503, 504})
-"""Answers that may be others a little later."""
 _TRIES_AT_500: Final = 3
 """What breaks the server would break it for ever."""
 
 
 class ConnectionFailed(Exception):
     """MLflow can't be used; the message names the address and says what would help."""
-
-
-class Unavailable(Exception):
-    """MLflow did not answer, or it may answer otherwise a little later."""
-
-    def __init__(self, reason: str, status: int | None = None, after: float = 0.0) -> None:
-        """`status` is that of the answer, if there was one; `after` its Retry-After in seconds."""
-        super().__init__(reason)
-        self.status = status
-        self.after = after
 
 
 @dataclass
@@ -68,6 +56,7 @@ class Connection:
     """The address as messages say it, where that is not `uri`."""
     restored: bool = False
     """Whether `open` brought a deleted experiment back."""
+    _http: MlflowHttp = field(init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _opened: tuple[MlflowClient, str] | ConnectionFailed | None = None
     _runs: dict[str, Future[str]] = field(default_factory=dict)
@@ -75,6 +64,9 @@ class Connection:
     _settled: threading.Event = field(default_factory=threading.Event)
     _given_up: threading.Event = field(default_factory=threading.Event)
     _troubled_since: float | None = None
+
+    def __post_init__(self) -> None:
+        self._http = MlflowHttp(self.uri)
 
     @classmethod
     def of(
@@ -266,53 +258,9 @@ class Connection:
         if experiment is not None and experiment.get("lifecycle_stage") == "deleted":
             raise self._deleted(experiment["name"], experiment["experiment_id"])
 
-    def request(
-        self,
-        path: str,
-        method: str,
-        *,
-        timeout: float,
-        extra_headers: Mapping[str, str] | None = None,
-        **kwargs: Any,
-    ) -> Any:
-        """One request to the server through MLflow's own client: its credentials, CA and headers.
-
-        Keyword arguments and the response are those of `mlflow.utils.rest_utils.http_request`;
-        `timeout` is in seconds, for the answer.
-
-        Raises
-        ------
-        Unavailable
-            If there is no answer, or one that may be another a little later.
-        """
-        import requests
-        from mlflow.exceptions import MlflowException
-        from mlflow.utils import rest_utils
-        from mlflow.utils.credentials import get_default_host_creds
-
-        send: Any = rest_utils.http_request
-        credentials: Any = get_default_host_creds
-        headers = dict(extra_headers or {})
-        if self.uri.startswith("http://"):
-            # on a connection used before, MLflow's server holds the body back until the headers are
-            # acknowledged, which systems put off by 40 ms; a new one costs much less
-            headers["Connection"] = "close"
-        try:
-            response = send(
-                credentials(self.uri),
-                path,
-                method,
-                max_retries=0,
-                raise_on_status=False,
-                timeout=(CONNECT_SECONDS, timeout),
-                extra_headers=headers,
-                **kwargs,
-            )
-        except (MlflowException, requests.RequestException) as error:
-            raise Unavailable(short_reason(error)) from error
-        if response.status_code in _LATER:
-            raise Unavailable(said(response), response.status_code, _retry_after(response))
-        return response
+    def request(self, path: str, method: str, *, timeout: float, **kwargs: Any) -> Any:
+        """One request to the server: see `MlflowHttp.request`."""
+        return self._http.request(path, method, timeout=timeout, **kwargs)
 
     def _experiment(self, client: MlflowClient, restore: bool) -> str:
         from mlflow.exceptions import MlflowException
@@ -370,22 +318,3 @@ def available(call: Callable[[], T]) -> T:
         if error.error_code == "TEMPORARILY_UNAVAILABLE":
             raise Unavailable(short_reason(error)) from error
         raise
-
-
-def said(response: Any) -> str:
-    """The status of an answer, and what it says."""
-    try:
-        text = str(response.json()["message"])
-    except (ValueError, LookupError, TypeError):  # it is not from MLflow itself
-        text = str(response.text)
-    return f"HTTP {response.status_code}: {' '.join(text.split())[:300]}".rstrip(": ")
-
-
-def _retry_after(response: Any) -> float:
-    from urllib3.exceptions import InvalidHeader
-    from urllib3.util import Retry
-
-    try:
-        return max(0.0, Retry().parse_retry_after(response.headers.get("Retry-After") or "0"))
-    except InvalidHeader:
-        return 0.0

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import wait
 from functools import lru_cache, partial
 from typing import Any
 
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
-from inspect_mlflow.connection import Connection, available, said
+from inspect_mlflow.connection import Connection, available
 from inspect_mlflow.conversations import Conversations, Exchange
+from inspect_mlflow.http import said
 from inspect_mlflow.overlay import overlay
 from inspect_mlflow.trace_info import TraceSummaries, TraceSummary, reused_traces
 from inspect_mlflow.trace_writer import SummaryDelivery, TraceWriter
@@ -36,7 +38,7 @@ class MlflowSpans(SpanExporter):
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Deal with a batch."""
         self.deal_with(
-            [with_overlay(span, self._conversations.of(span)) for span in spans],
+            (with_overlay(span, self._conversations.of(span)) for span in spans),
             [summary for span in spans for summary in self._summaries.add(span)],
             [traces for span in spans if (traces := reused_traces(span))],
         )
@@ -45,13 +47,14 @@ class MlflowSpans(SpanExporter):
     @abstractmethod
     def deal_with(
         self,
-        spans: Sequence[ReadableSpan],
+        spans: Iterable[ReadableSpan],
         summaries: Sequence[TraceSummary],
         reused: Sequence[tuple[str, list[str]]],
     ) -> None:
         """Deal with a batch: its spans, the traces that it completes, and reused ones.
 
-        The latter are traces that belong to the run of an eval id as well.
+        Spans are made as they are taken. The reused are traces that belong to the run of an eval
+        id as well.
         """
 
     @abstractmethod
@@ -84,13 +87,19 @@ class MlflowSpanExporter(MlflowSpans):
 
     def deal_with(
         self,
-        spans: Sequence[ReadableSpan],
+        spans: Iterable[ReadableSpan],
         summaries: Sequence[TraceSummary],
         reused: Sequence[tuple[str, list[str]]],
     ) -> None:
         """Send a batch. Raises SpansRefused where MLflow does not take all of it."""
-        wait([self._writer.put(summary) for summary in summaries])
-        refused = self._post(spans) if self._connection.is_http else self._store_spans(spans)
+        summarized = [self._writer.put(summary) for summary in summaries]
+        spans = list(spans)  # made and encoded while the summaries are under way
+        encoded = encode_spans(spans)
+        wait(summarized)
+        if self._connection.is_http:
+            refused = self._post(spans, encoded)
+        else:
+            refused = self._store_spans(encoded)
         if len(refused) == len(spans):
             raise SpansRefused(refused[0])
         for traces in reused:
@@ -110,9 +119,9 @@ class MlflowSpanExporter(MlflowSpans):
         """What became of the summaries of the traces so far."""
         return self._writer.delivery()
 
-    def _post(self, spans: Sequence[ReadableSpan]) -> list[str]:
+    def _post(self, spans: Sequence[ReadableSpan], encoded: ExportTraceServiceRequest) -> list[str]:
         """Send spans; returns why some were refused. One bad span costs a batch: halve it."""
-        body = encode_spans(spans).SerializeToString()
+        body = encoded.SerializeToString()
         response = self._connection.persist(partial(self._request, body))
         if response.status_code == 200:
             return []
@@ -121,7 +130,8 @@ class MlflowSpanExporter(MlflowSpans):
             if len(spans) == 1:
                 return [reason]
             middle = len(spans) // 2
-            return self._post(spans[:middle]) + self._post(spans[middle:])
+            halves = spans[:middle], spans[middle:]
+            return [why for half in halves for why in self._post(half, encode_spans(half))]
         raise SpansRefused(reason)
 
     def _request(self, body: bytes) -> Any:
@@ -129,20 +139,20 @@ class MlflowSpanExporter(MlflowSpans):
             "/v1/traces",
             "POST",
             data=body,
-            extra_headers={
+            headers={
                 "Content-Type": "application/x-protobuf",
                 "x-mlflow-experiment-id": self._experiment_id,
             },
             timeout=REQUEST_TIMEOUT,
         )
 
-    def _store_spans(self, spans: Sequence[ReadableSpan]) -> list[str]:
+    def _store_spans(self, encoded: ExportTraceServiceRequest) -> list[str]:
         """Store spans the way the server does on receiving them."""
         from mlflow.entities.span import Span
 
         stored = [
             Span.from_otel_proto(span, resource=resource_spans.resource)
-            for resource_spans in encode_spans(spans).resource_spans
+            for resource_spans in encoded.resource_spans
             for scope_spans in resource_spans.scope_spans
             for span in scope_spans.spans
         ]

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from inspect_mlflow.connection import Connection, available, said
+from inspect_mlflow.connection import Connection, available
+from inspect_mlflow.http import said
 from otel_bridge.errors import short_reason
 
 if TYPE_CHECKING:
@@ -66,7 +67,9 @@ class TraceWriter:
         self._link_runs = link_runs
         self._queue_bytes = queue_bytes
         self._most = 1 if connection.uri.startswith("sqlite") else SENDERS
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._queued = threading.Condition(self._lock)
+        self._sent = threading.Condition(self._lock)
         self._queue: deque[tuple[TraceSummary, Future[None]]] = deque()
         self._queued_bytes = 0
         self._in_flight = 0
@@ -81,12 +84,12 @@ class TraceWriter:
         """Queue a summary. What is returned is done when the summary has arrived, or is lost."""
         over: Future[None] = Future()
         deadline = time.monotonic() + WAIT_FOR_ROOM
-        with self._changed:
+        with self._lock:
             while self._queue and self._queued_bytes + summary.size > self._queue_bytes:
                 remaining = deadline - time.monotonic()
                 if remaining <= 0 or self._closed:
                     break
-                self._changed.wait(remaining)
+                self._sent.wait(remaining)
             else:
                 if not self._closed:
                     self._queue.append((summary, over))
@@ -95,7 +98,7 @@ class TraceWriter:
                         self._threads += 1
                         name = f"inspect-traces-{self._threads}"
                         threading.Thread(target=self._run, name=name, daemon=True).start()
-                    self._changed.notify_all()
+                    self._queued.notify()
                     return over
             over.set_result(None)
             self._lose(f"more than {self._queue_bytes // 1024 // 1024} MB were waiting")
@@ -115,23 +118,23 @@ class TraceWriter:
                     list(trace_ids[start : start + LINKS_PER_REQUEST]), run_id
                 )
         except MlflowException as error:
-            with self._changed:
+            with self._lock:
                 self._lose(f"earlier traces were not linked to {run_id}: {error}")
 
     def flush(self, timeout: float) -> bool:
         """Wait until nothing is waiting or under way, at most `timeout` seconds."""
         deadline = time.monotonic() + timeout
-        with self._changed:
+        with self._lock:
             while self._queue or self._in_flight:
                 remaining = deadline - time.monotonic()
                 if remaining <= 0:
                     return False
-                self._changed.wait(remaining)
+                self._sent.wait(remaining)
             return True
 
     def close(self) -> None:
         """Stop; what is still waiting or under way counts as lost. Use `flush` before."""
-        with self._changed:
+        with self._lock:
             if self._closed:
                 return
             self._closed = True
@@ -140,11 +143,12 @@ class TraceWriter:
             for _, over in self._queue:
                 over.set_result(None)
             self._queue.clear()
-            self._changed.notify_all()
+            self._queued.notify_all()
+            self._sent.notify_all()
 
     def delivery(self) -> SummaryDelivery:
         """The counts so far."""
-        with self._changed:
+        with self._lock:
             waiting = 0 if self._closed else len(self._queue) + self._in_flight
             return SummaryDelivery(
                 self._delivered, self._lost, waiting, self._assessments, self._reason
@@ -154,22 +158,22 @@ class TraceWriter:
 
     def _run(self) -> None:
         while True:
-            with self._changed:
+            with self._lock:
                 while not self._queue and not self._closed:
-                    self._changed.wait()
+                    self._queued.wait()
                 if self._closed:
                     return
                 summary, over = self._queue.popleft()
                 self._queued_bytes -= summary.size
                 self._in_flight += 1
-                self._changed.notify_all()
+                self._sent.notify_all()
             reason: str | None = None
             try:
                 self._send(summary)
             except Exception as error:  # the boundary of the thread: counted and reported
                 reason = short_reason(error)
                 self._connection.on_trouble(self._connection.name, reason)
-            with self._changed:
+            with self._lock:
                 self._in_flight -= 1
                 if not self._closed:
                     if reason is None:
@@ -177,7 +181,7 @@ class TraceWriter:
                         self._assessments += len(summary.scores)
                     else:
                         self._lose(reason)
-                self._changed.notify_all()
+                self._sent.notify_all()
             over.set_result(None)
 
     def _lose(self, reason: str) -> None:

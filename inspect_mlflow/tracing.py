@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 _MOMENT = 2.0
 """Seconds that the end of an evaluation is waited for without a word."""
+_BATCH_SPANS = 192
+"""To MLflow at once. The fewer, the less is left to do when the last sample has ended; each batch
+is a request."""
 _LOOK_BACK = 200
 """How many of the newest transcript events are searched for the event of a tool span."""
 
@@ -243,6 +246,7 @@ class _Run:
                     connection.name,
                     lambda: self._open_mlflow(connection),
                     on_trouble=self.receipt.trouble,
+                    batch_spans=_BATCH_SPANS,
                 )
             )
             if target is not None and same_endpoint(target.traces_url, connection.uri):

@@ -3,6 +3,7 @@
 import os
 import re
 import secrets
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -17,6 +18,13 @@ from tests.support.servers import (
     running_mlflow,
 )
 from tests.support.sink import OtlpSink, running_sink
+
+
+def pytest_configure() -> None:
+    """Take Ctrl-C back where it is ignored, as in a script's background: evaluations inherit it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 _jaeger_choice = {JAEGER_VARIABLE: os.environ.get(JAEGER_VARIABLE, "")}
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from inspect_mlflow.config import redact
-from inspect_mlflow.connection import ANSWER_SECONDS, Connection, Unavailable
+from inspect_mlflow.connection import ANSWER_SECONDS, Connection
+from inspect_mlflow.http import Unavailable
 from otel_bridge.errors import short_reason
 
 if TYPE_CHECKING:
