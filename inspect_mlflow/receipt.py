@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from shlex import quote
+from typing import Final
 
 logger = logging.getLogger("inspect_mlflow")
 
@@ -14,6 +16,7 @@ OVER = "the time to wait for it was over"
 """Why something did not arrive that was still under way."""
 TAG_PREFIX = "inspect.receipt."
 """Tags of the parent run: `inspect.receipt.mlflow.spans`, `inspect.receipt.mlflow.spans.lost`, …"""
+_ORDER: Final = ("runs", "run updates", "artifacts", "spans", "traces", "assessments")
 
 
 @dataclass(slots=True)
@@ -82,9 +85,8 @@ class Receipt:
     def summary(self) -> str:
         """What arrived, in one line."""
         parts = []
-        for destination in self._destinations.values():
-            counts = [f"{n:,} {_plural(what, n)}" for what, n in destination.delivered.items() if n]
-            parts.append(f"{destination.name}: {', '.join(counts) or 'nothing'}")
+        for destination in sorted(self._destinations.values(), key=lambda found: found.tag):
+            parts.append(f"{destination.name}: {_counts(destination.delivered) or 'nothing'}")
         return " · ".join(parts)
 
     def complaint(self) -> str:
@@ -92,11 +94,9 @@ class Receipt:
         parts = []
         for destination in self._destinations.values():
             if destination.lost:
-                counts = [f"{n:,} {_plural(what, n)}" for what, n in destination.lost.items()]
                 reason = (destination.reason or "").removeprefix(f"{destination.name}: ")
-                parts.append(
-                    f"{', '.join(counts)} did not reach {destination.name} ({reason.rstrip('.')})"
-                )
+                lost = _counts(destination.lost)
+                parts.append(f"{lost} did not reach {destination.name} ({reason.rstrip('.')})")
         return ". ".join(parts)
 
     def command(self) -> str:
@@ -125,6 +125,13 @@ def _near(location: str) -> str:
     """A location as a person would type it here."""
     here = os.getcwd() + os.sep
     return location[len(here) :] if location.startswith(here) else location
+
+
+def _counts(numbers: Mapping[str, int]) -> str:
+    """The numbers that are not 0, always in the same order."""
+    names = dict.fromkeys([*_ORDER, *numbers])
+    found = {what: count for what in names if (count := numbers.get(what))}
+    return ", ".join(f"{count:,} {_plural(what, count)}" for what, count in found.items())
 
 
 def _plural(what: str, count: int) -> str:

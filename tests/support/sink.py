@@ -237,6 +237,8 @@ class OtlpSink:
                 kind = "application/x-protobuf" if behaviour.takes else "text/plain"
                 self.send_header("Content-Type", kind)
                 self.send_header("Content-Length", str(len(answer)))
+                if self.close_connection:
+                    self.send_header("Connection", "close")
                 self.end_headers()
                 self.wfile.write(answer)
 
