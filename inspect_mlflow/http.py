@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_bridge.errors import short_reason
@@ -97,13 +98,11 @@ class MlflowHttp:
         return known.session.request(method, url, headers=headers, **known.settings, **kwargs)
 
     def _send_as_mlflow(self, path: str, method: str, own: Mapping[str, str], **kwargs: Any) -> Any:
-        from mlflow import environment_variables
-        from mlflow.utils import credentials, rest_utils
         from requests import Session
 
-        untyped: Any = (credentials, rest_utils, environment_variables)
-        credentials_module, client, variables = untyped
-        host = credentials_module.get_default_host_creds(self._uri)
+        client: Any = import_module("mlflow.utils.rest_utils")
+        variables: Any = import_module("mlflow.environment_variables")
+        host = import_module("mlflow.utils.credentials").get_default_host_creds(self._uri)
         response = client.http_request(
             host, path, method, max_retries=0, raise_on_status=False, extra_headers=own, **kwargs
         )
