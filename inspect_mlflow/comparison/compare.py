@@ -20,6 +20,7 @@ from inspect_mlflow.comparison.alignment import (
     number,
     score_columns,
 )
+from inspect_mlflow.comparison.differences import difference_notes
 from inspect_mlflow.comparison.loading import (
     EvalSource,
     LoadedEval,
@@ -41,12 +42,13 @@ from inspect_mlflow.comparison.statistics import (
     holm_adjust,
     mean_interval,
     minimum_detectable_difference,
+    paired_differences,
+    rounding_noise,
 )
 
 __all__ = ["ChangedContentError", "compare_evals", "compare_loaded"]
 
 _MEANS = ("accuracy", "mean")
-_ROUNDING = 1e-12
 _USAGE = (
     ("input_tokens", "tokens"),
     ("output_tokens", "tokens"),
@@ -200,10 +202,11 @@ def compare_loaded(
     alignment = align(baseline, candidate)
     columns = _columns(baseline), _columns(candidate)
     shared, notes = _choose(baseline, candidate, columns, scorers)
-    notes = _difference_notes(baseline, candidate) + notes
+    notes = difference_notes(baseline, candidate) + notes
 
     samples: list[SampleComparison] = []
     tested: list[_Tested] = []
+    illegible: list[str] = []
     changed, unverified = _changed_content(alignment)
     changed_rows = set(changed)
     for score in shared:
@@ -211,7 +214,7 @@ def compare_loaded(
         first = column(alignment.baseline, score, to_float, unmapped)
         second = column(alignment.candidate, score, to_float, unmapped)
         if unmapped:
-            notes.append(_unmapped_note(score, unmapped))
+            illegible.append(_unmapped_note(score, unmapped))
         samples += _sample_rows(
             alignment, score, first.values, second.values, regression_threshold, changed_rows
         )
@@ -221,11 +224,14 @@ def compare_loaded(
         else:
             tested.append(found)
     if not tested:
+        hint = "; to_float can say what they are worth" if illegible and to_float is None else ""
         raise ValueError(
             "no sample is scored in both runs: nothing can be compared for "
-            + ", ".join(score.label for score in shared)
+            + "; ".join([", ".join(score.label for score in shared), *illegible])
+            + hint
         )
 
+    notes += illegible
     holm = holm_adjust([entry.paired.p_value for entry in tested])
     metrics: list[MetricComparison] = []
     for entry, adjusted in zip(tested, holm, strict=True):
@@ -336,13 +342,10 @@ def _sample_rows(
     changed: set[int],
 ) -> list[SampleComparison]:
     label = score.label
-    differences = second - first
-    noise = _ROUNDING * np.maximum(np.abs(first), np.abs(second))
-    with np.errstate(invalid="ignore"):
-        # A difference of exactly the threshold is unchanged, whatever rounding says.
-        verdict = np.where(differences > threshold + noise, 1, 0)
-        verdict[differences < -threshold - noise] = -1
-        differences[np.abs(differences) <= noise] = 0.0
+    differences = paired_differences(first, second)
+    # A difference of exactly the threshold is unchanged, whatever rounding says.
+    beyond = np.abs(differences) > threshold + rounding_noise(first, second)
+    verdict = np.where(beyond, np.sign(differences), 0).astype(int)
     words: tuple[Direction, ...] = ("unchanged", "improved", "regressed")
     rows: list[SampleComparison] = []
     for row, (key, one, other, a, b, delta, sign) in enumerate(
@@ -357,21 +360,19 @@ def _sample_rows(
             strict=True,
         )
     ):
-        digest = None if one is None or other is None else row in changed
+        content_changed = None if one is None or other is None else row in changed
+        scores: tuple[float | None, float | None, float | None, Direction]
         if a == a and b == b:
-            assert one is not None
-            rows.append(SampleComparison(one.id, key[1], label, a, b, delta, words[sign], digest))
+            scores, note = (a, b, delta, words[sign]), None
         elif a == a:
-            assert one is not None
-            note = _why(other)
-            rows.append(
-                SampleComparison(one.id, key[1], label, a, None, None, "missing", digest, note)
-            )
+            scores, note = (a, None, None, "missing"), _why(other)
         elif b == b:
-            assert other is not None
-            note = _why(one)
-            name = other.id if one is None else one.id
-            rows.append(SampleComparison(name, key[1], label, None, b, None, "new", digest, note))
+            scores, note = (None, b, None, "new"), _why(one)
+        else:
+            continue
+        record = one or other
+        assert record is not None
+        rows.append(SampleComparison(record.id, key[1], label, *scores, content_changed, note))
     return rows
 
 
@@ -760,9 +761,12 @@ def _changed_content(alignment: Alignment) -> tuple[list[int], int]:
     for row, (one, other) in enumerate(zip(alignment.baseline, alignment.candidate, strict=True)):
         if one is None or other is None:
             continue
-        if one.digest != other.digest:
+        options = one.choices != other.choices
+        if one.digest != other.digest or (
+            options and one.choices is not None and other.choices is not None
+        ):
             changed.append(row)
-        elif one.shortened or other.shortened:
+        elif one.shortened or other.shortened or (options and (one.choices or other.choices)):
             partial += 1
     return changed, partial
 
@@ -776,47 +780,9 @@ def _content_notes(changed: int, unverified: int) -> list[str]:
         )
     if unverified:
         notes.append(
-            f"{unverified} samples have inputs or targets longer than a summary keeps (or images "
-            "and the like), compared only in part; strict reads them whole"
+            f"{unverified} samples have inputs, targets or choices that a summary does not keep "
+            "whole (long texts, images), compared only in part; strict reads them whole"
         )
-    return notes
-
-
-def _difference_notes(baseline: LoadedEval, candidate: LoadedEval) -> list[str]:
-    """What differs between the two evaluations besides their scores."""
-    notes = []
-    for side, run in (("baseline", baseline), ("candidate", candidate)):
-        if run.header.status != "success":
-            notes.append(f"the {side} has status {run.header.status!r}: it may be incomplete")
-        errored = sum(record.errored for record in run.samples)
-        if errored:
-            notes.append(
-                f"{errored} of {len(run.samples)} samples errored in the {side} and are left out"
-            )
-        if run.invalidated:
-            notes.append(f"{run.invalidated} invalidated samples of the {side} are left out")
-    if baseline.filtered:
-        notes.append("a sample filter was applied to both runs")
-    one, other = baseline.header.eval, candidate.header.eval
-    for what, first, second in (
-        ("tasks", one.task, other.task),
-        ("task versions", one.task_version, other.task_version),
-        ("datasets", one.dataset.name, other.dataset.name),
-        ("dataset locations", one.dataset.location, other.dataset.location),
-        ("dataset sizes", one.dataset.samples, other.dataset.samples),
-        ("epochs", one.config.epochs or 1, other.config.epochs or 1),
-        ("solvers", one.solver, other.solver),
-    ):
-        if first != second:
-            notes.append(f"different {what}: {first!s} (baseline), {second!s} (candidate)")
-    arguments = one.task_args, other.task_args
-    differing = sorted(
-        name
-        for name in arguments[0].keys() | arguments[1].keys()
-        if arguments[0].get(name) != arguments[1].get(name)
-    )
-    if differing:
-        notes.append(f"different task arguments: {', '.join(differing)}")
     return notes
 
 

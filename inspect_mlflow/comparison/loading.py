@@ -67,6 +67,8 @@ class SampleRecord(NamedTuple):
     digest: bytes | int
     shortened: bool
     """The digest covers only the beginning of the content."""
+    choices: int | None
+    """Digest of the choices: 0 without any, None where they are not known."""
     model_usage: Mapping[str, ModelUsage]
     total_time: float | None
     """Seconds from start to end."""
@@ -266,7 +268,11 @@ def _record(
 ) -> SampleRecord:
     # Read in one go: this runs for every sample of both logs.
     name, epoch, content, target, choices, scores, usage, total, working = _FIELDS(sample)
-    digest, shortened = content_digest(content, target, choices, not full_content)
+    digest, shortened = content_digest(content, target, not full_content)
+    options: int | None = hash(tuple(choices)) if choices else 0
+    if choices is None and isinstance(sample, EvalSampleSummary):
+        # Older versions of Inspect leave them out of the summaries.
+        options = None
     return SampleRecord(
         name,
         epoch,
@@ -274,6 +280,7 @@ def _record(
         error is not None,
         digest,
         shortened,
+        options,
         usage,
         total,
         working,
@@ -300,7 +307,6 @@ _SUMMARY_LENGTH = 5120
 def content_digest(
     content: str | list[Any],
     target: str | list[str],
-    choices: list[str] | None = None,
     shorten: bool = True,
 ) -> tuple[bytes | int, bool]:
     """Digest what a sample asks and expects.
@@ -313,8 +319,6 @@ def content_digest(
         Input of the sample: a text or chat messages.
     target
         Expected answer or answers.
-    choices
-        Multiple-choice options.
     shorten
         Digest only what a sample summary keeps: the beginning of each text, and the kind of
         anything that is no text.
@@ -335,7 +339,6 @@ def content_digest(
     if (
         type(content) is str
         and type(target) is str
-        and choices is None
         and len(content) <= _SUMMARY_LENGTH
         and len(target) <= _SUMMARY_LENGTH
     ):
@@ -374,7 +377,6 @@ def content_digest(
     canonical = [
         text(content) if isinstance(content, str) else [message(item) for item in content],
         text(target) if isinstance(target, str) else [text(item) for item in target],
-        choices,
     ]
     encoded = json.dumps(canonical, sort_keys=True).encode()
     return hashlib.blake2b(encoded, digest_size=16).digest(), partial

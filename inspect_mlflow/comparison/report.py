@@ -283,7 +283,7 @@ def _metric_row(metric: MetricComparison) -> list[str]:
         interval_text(*_ends(metric)),
         p_text(metric.p_value) + (" *" if metric.significant else ""),
         p_text(metric.p_value_holm),
-        _NONE if metric.effect_size is None else number_text(metric.effect_size, True)[:-1],
+        number_text(metric.effect_size, True),
         _NONE if metric.n is None else str(metric.n),
         number_text(metric.detectable_delta),
     ]

@@ -17,8 +17,6 @@ from scipy import optimize, special, stats
 __all__ = [
     "EXACT_LIMIT",
     "PairedResult",
-    "clustered_standard_error",
-    "cohens_d",
     "cohens_h",
     "compare_paired",
     "conditional_exact_interval",
@@ -31,6 +29,7 @@ __all__ = [
     "paired_differences",
     "paired_t_interval",
     "required_samples",
+    "rounding_noise",
     "sign_flip_interval",
     "sign_flip_pvalue",
     "tango_interval",
@@ -41,7 +40,7 @@ EXACT_LIMIT = 13
 """Largest number of nonzero differences whose sign flips (2**13) are enumerated."""
 
 _ROUNDING = 1e-12
-"""Relative size below which a difference is floating-point noise (0.1 + 0.2 against 0.3)."""
+"""Share of a number that is floating-point noise (0.1 + 0.2 against 0.3)."""
 
 Interval = tuple[float, float]
 Floats = npt.NDArray[np.float64]
@@ -382,53 +381,6 @@ def paired_t_interval(
     return mean - half, mean + half
 
 
-def clustered_standard_error(
-    values: Sequence[float] | Floats, clusters: Sequence[object]
-) -> float | None:
-    """Cluster-robust standard error of a mean, as Inspect's ``stderr(cluster=...)`` gives it.
-
-    CR0 times the square root of ``C / (C - 1)`` for C clusters. With clusters of one size it equals
-    the standard error of the cluster means.
-
-    Parameters
-    ----------
-    values
-        Observations, such as the score of every epoch of every sample.
-    clusters
-        For every observation, the cluster (sample id) it belongs to.
-
-    Returns
-    -------
-    float or None
-        In the units of ``values``; None for fewer than two clusters.
-
-    Raises
-    ------
-    ValueError
-        ``values`` and ``clusters`` differ in length.
-
-    References
-    ----------
-    Miller 2024, Adding Error Bars to Evals, arXiv:2411.00640.
-
-    Examples
-    --------
-    >>> round(clustered_standard_error([1, 1, 0, 0], ["a", "a", "b", "b"]), 6)
-    0.5
-    """
-    observations = np.asarray(values, dtype=np.float64)
-    if observations.size != len(clusters):
-        raise ValueError(f"{observations.size} values but {len(clusters)} cluster labels")
-    positions: dict[object, int] = {}
-    index = [positions.setdefault(cluster, len(positions)) for cluster in clusters]
-    count = len(positions)
-    if count < 2:
-        return None
-    totals = np.bincount(index, weights=observations - observations.mean())
-    variance = float((totals**2).sum()) / observations.size**2
-    return math.sqrt(variance * count / (count - 1))
-
-
 def mean_interval(
     values: Sequence[float] | Floats, significance: float = 0.05
 ) -> tuple[float, float] | None:
@@ -490,33 +442,6 @@ def wilson_interval(successes: int, n: int, significance: float = 0.05) -> Inter
     _check_significance(significance)
     ends = stats.binomtest(successes, n).proportion_ci(1 - significance, method="wilson")
     return float(ends.low), float(ends.high)
-
-
-def cohens_d(differences: Sequence[float] | Floats) -> float | None:
-    """Cohen's d of paired differences: their mean over their standard deviation (ddof = 1).
-
-    Parameters
-    ----------
-    differences
-        One difference per sample id.
-
-    Returns
-    -------
-    float or None
-        In standard deviations; None for fewer than two samples or when all differences are equal.
-
-    References
-    ----------
-    Cohen 1988, Statistical Power Analysis for the Behavioral Sciences, chapter 2.
-
-    Examples
-    --------
-    >>> cohens_d([0.0, 1.0, 2.0])
-    1.0
-    """
-    values = np.asarray(differences, dtype=np.float64)
-    deviation = _standard_deviation(values)
-    return float(values.mean()) / deviation if deviation else None
 
 
 def hedges_correction(n: int) -> float:
@@ -622,28 +547,21 @@ def holm_adjust(p_values: Sequence[float]) -> list[float]:
 
 def required_samples(
     difference: float,
-    sample_variance: float,
-    baseline_epoch_variance: float = 0.0,
-    candidate_epoch_variance: float = 0.0,
-    baseline_epochs: int = 1,
-    candidate_epochs: int = 1,
+    variance: float,
     significance: float = 0.05,
     power: float = 0.8,
 ) -> float:
     """Number of samples at which a paired comparison detects a given difference.
 
-    ``(z_(alpha/2) + z_beta)**2 * (w2 + sA2/KA + sB2/KB) / difference**2``, not rounded.
+    ``(z_(alpha/2) + z_beta)**2 * variance / difference**2``, not rounded.
 
     Parameters
     ----------
     difference
         True difference of the means, in the units of the scores; not 0.
-    sample_variance
-        Variance, over samples, of the difference of their expected scores.
-    baseline_epoch_variance, candidate_epoch_variance
-        Mean variance of the score within one sample, over its epochs.
-    baseline_epochs, candidate_epochs
-        Epochs per sample.
+    variance
+        Variance, over samples, of the difference of their mean scores: in Miller's terms
+        ``w2 + sA2/KA + sB2/KB``, of which more epochs K make all but the first smaller.
     significance
         Two-sided significance level.
     power
@@ -670,23 +588,13 @@ def required_samples(
     """
     if difference == 0:
         raise ValueError("no number of samples detects a difference of 0")
-    variance = _pair_variance(
-        sample_variance,
-        baseline_epoch_variance,
-        candidate_epoch_variance,
-        baseline_epochs,
-        candidate_epochs,
-    )
+    _check_variance(variance)
     return _power_factor(significance, power) ** 2 * variance / difference**2
 
 
 def minimum_detectable_difference(
     n: int,
-    sample_variance: float,
-    baseline_epoch_variance: float = 0.0,
-    candidate_epoch_variance: float = 0.0,
-    baseline_epochs: int = 1,
-    candidate_epochs: int = 1,
+    variance: float,
     significance: float = 0.05,
     power: float = 0.8,
 ) -> float:
@@ -696,9 +604,7 @@ def minimum_detectable_difference(
     ----------
     n
         Number of samples, at least 1.
-    sample_variance, baseline_epoch_variance, candidate_epoch_variance
-        As for `required_samples`.
-    baseline_epochs, candidate_epochs, significance, power
+    variance, significance, power
         As for `required_samples`.
 
     Returns
@@ -722,13 +628,7 @@ def minimum_detectable_difference(
     """
     if n < 1:
         raise ValueError(f"the number of samples is at least 1, not {n}")
-    variance = _pair_variance(
-        sample_variance,
-        baseline_epoch_variance,
-        candidate_epoch_variance,
-        baseline_epochs,
-        candidate_epochs,
-    )
+    _check_variance(variance)
     return _power_factor(significance, power) * math.sqrt(variance / n)
 
 
@@ -762,9 +662,14 @@ def paired_differences(
     if first.shape != second.shape:
         raise ValueError(f"{first.size} baseline scores but {second.size} candidate scores")
     differences = second - first
-    noise = np.abs(differences) <= _ROUNDING * np.maximum(np.abs(first), np.abs(second))
-    differences[noise] = 0.0
+    differences[np.abs(differences) <= rounding_noise(first, second)] = 0.0
     return differences
+
+
+def rounding_noise(baseline: Floats, candidate: Floats) -> Floats:
+    """Size up to which the difference of two scores may be rounding; NaN without a score."""
+    noise: Floats = _ROUNDING * np.maximum(np.abs(baseline), np.abs(candidate))
+    return noise
 
 
 def compare_paired(
@@ -816,10 +721,14 @@ def compare_paired(
         raise ValueError("no pair of scores to compare")
     if not (np.isfinite(first).all() and np.isfinite(second).all()):
         raise ValueError("scores must be finite numbers")
+    noise = np.where(differences == 0, 0.0, rounding_noise(first, second))
+    differences = _level(differences, noise)
     gained, lost = int((differences > 0).sum()), int((differences < 0).sum())
     changed = gained + lost
     deviation = _standard_deviation(differences)
     mean = float(differences.mean())
+    if abs(mean) <= noise.mean():
+        mean = 0.0
     interval: Interval | None
     odds_ratio = effect_h = None
     if _is_binary(first) and _is_binary(second):
@@ -844,7 +753,7 @@ def compare_paired(
         interval = paired_t_interval(differences, significance)
         if interval is not None:
             interval = _agree(interval, interval, p_value, significance, mean)
-    effect = cohens_d(differences)
+    effect = mean / deviation if deviation else None
     return PairedResult(
         n=n,
         changed=changed,
@@ -863,6 +772,16 @@ def compare_paired(
         odds_ratio=odds_ratio,
         cohens_h=effect_h,
     )
+
+
+def _level(differences: Floats, noise: Floats) -> Floats:
+    """Give sizes that only rounding tells apart one value, so that equal differences are equal."""
+    sizes = np.abs(differences)
+    order = np.argsort(sizes)
+    ranked, noise = sizes[order], noise[order]
+    first = np.append(True, np.diff(ranked) > noise[1:] + noise[:-1])
+    sizes[order] = ranked[first][np.cumsum(first) - 1]
+    return np.copysign(sizes, differences)
 
 
 def _agree(
@@ -907,14 +826,9 @@ def _power_factor(significance: float, power: float) -> float:
     return _critical_value(significance) + float(stats.norm.ppf(power))
 
 
-def _pair_variance(
-    sample: float, baseline: float, candidate: float, baseline_epochs: int, candidate_epochs: int
-) -> float:
-    if min(sample, baseline, candidate) < 0:
-        raise ValueError("variances are not negative")
-    if min(baseline_epochs, candidate_epochs) < 1:
-        raise ValueError("the number of epochs is at least 1")
-    return sample + baseline / baseline_epochs + candidate / candidate_epochs
+def _check_variance(variance: float) -> None:
+    if variance < 0:
+        raise ValueError(f"a variance is not negative: {variance}")
 
 
 def _check_significance(significance: float) -> None:

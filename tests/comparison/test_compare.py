@@ -8,8 +8,22 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from inspect_ai.log import EvalMetric, EvalSample, EvalScore, ProvenanceData
-from inspect_ai.model import ChatMessageUser, ContentImage, ContentText, ModelUsage
+from inspect_ai.log import (
+    EvalConfig,
+    EvalMetric,
+    EvalRevision,
+    EvalSample,
+    EvalScore,
+    ProvenanceData,
+)
+from inspect_ai.model import (
+    ChatMessageUser,
+    ContentImage,
+    ContentText,
+    GenerateConfig,
+    ModelConfig,
+    ModelUsage,
+)
 from inspect_ai.scorer import Score
 
 from inspect_mlflow.comparison import (
@@ -299,10 +313,41 @@ def test_differences_between_the_runs_are_said() -> None:
     result = compare_evals(first, second)
     assert (result.candidate_task, result.candidate_model) == ("b", "mockllm/other")
     text = result.summary()
-    assert "different tasks: a (baseline), b (candidate)" in text
-    assert "different task versions: 1 (baseline), 2-A (candidate)" in text
+    assert "different task: a → b" in text
+    assert "different task version: 1 → 2-A" in text
     assert "status 'cancelled'" in text
     assert "mockllm/model → mockllm/other" in text
+
+
+def test_a_changed_setup_is_said_without_secrets() -> None:
+    def log(number: int, word: str, **config: Any) -> Any:
+        return make_log(
+            rows([1, 0]),
+            solver="react",
+            solver_args={"attempts": number, "prompt": f"{'x' * 60} {word}"},
+            model_roles={"grader": ModelConfig(model=f"openai/{word}")},
+            model_generate_config=GenerateConfig(
+                max_tokens=100 * number, extra_headers={"Authorization": word}
+            ),
+            model_args={"api_key": word},
+            config=EvalConfig(message_limit=number, max_samples=number, **config),
+            packages={"inspect_ai": f"0.3.{number}"},
+            task_args={f"a{i}": number for i in range(8)},
+            revision=EvalRevision(type="git", origin=word, commit=word),
+        )
+
+    first, second = log(1, "secret-a"), log(2, "secret-b", epochs=1)
+    assert compare_evals(first, first).notes == []
+    assert compare_evals(first, second).notes == [
+        f"different task arguments: {', '.join(f'a{i} 1 → 2' for i in range(5))}, 3 more",
+        "different solver arguments: attempts 1 → 2, prompt",
+        "different model roles: grader.model openai/secret-a → openai/secret-b",
+        "different generate config: extra_headers.Authorization, max_tokens 100 → 200",
+        "different limits and configuration: message_limit 1 → 2",
+        "different model: args.api_key",
+        "different revision: commit secret-a → secret-b",
+        "different packages: inspect_ai 0.3.1 → 0.3.2",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -313,6 +358,7 @@ def test_differences_between_the_runs_are_said() -> None:
         (rows([ABSENT]), rows([1]), {}, "has no scores"),
         (rows([1]), rows([ERRORED]), {}, "1 of its 1 samples errored"),
         (rows([1, math.nan]), rows([math.nan, 1]), {}, "no sample is scored in both"),
+        (rows(["pass"]), rows(["fail"]), {}, "for match; .*such as 'pass' .*to_float can say"),
         (rows([1]), rows([1]), {"significance": 0}, "significance"),
         (rows([1]), rows([1]), {"regression_threshold": -1}, "regression_threshold"),
         (rows([1]), rows([1]), {"power": 1}, "power"),

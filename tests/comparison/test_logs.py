@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import tracemalloc
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from html.parser import HTMLParser
@@ -21,6 +22,7 @@ from mlflow import MlflowClient
 
 from inspect_mlflow.cli import main
 from inspect_mlflow.comparison import (
+    ChangedContentError,
     ComparisonResult,
     UnreadableLogError,
     compare_evals,
@@ -171,6 +173,36 @@ def test_a_changed_dataset_in_stored_logs(pair: Pair, tmp_path: Path) -> None:
     assert "CHANGED DATASET: 60 samples" in strict.stdout
     assert "60 samples have the same id" in strict.stderr
     assert command(pair.baseline, pair.candidate, "--strict").exit_code == 0
+
+
+@pytest.mark.parametrize(("other", "changed"), [(["yes", "no"], False), (["yes", "maybe"], True)])
+def test_summaries_without_choices_are_no_changed_dataset(
+    other: list[str], changed: bool, tmp_path: Path
+) -> None:
+    plain, newer, older = (tmp_path / f"{name}.eval" for name in ("plain", "newer", "older"))
+    for path, choices in ((plain, ["yes", "no"]), (newer, other)):
+        log = make_log(rows([1, 0]))
+        for sample in log.samples or []:
+            sample.choices = choices
+        write_eval_log(log, str(path))
+    assert len(compare_evals(plain, newer).changed_content) == 2 * changed
+    # As an older Inspect wrote it.
+    with zipfile.ZipFile(newer) as new, zipfile.ZipFile(older, "w") as old:
+        for name in new.namelist():
+            content = new.read(name)
+            if "summar" in name:
+                summaries = [dict(entry, choices=None) for entry in json.loads(content)]
+                content = json.dumps(summaries).encode()
+            old.writestr(name, content)
+    for first, second in ((plain, older), (older, plain)):
+        result = compare_evals(first, second)
+        assert (result.changed_content, result.unverified_content) == ([], 2)
+        if changed:
+            with pytest.raises(ChangedContentError):
+                compare_evals(first, second, strict=True)
+        else:
+            assert compare_evals(first, second, strict=True).unverified_content == 0
+    assert compare_evals(older, older).unverified_content == 0
 
 
 @pytest.mark.parametrize(
