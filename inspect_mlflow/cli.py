@@ -89,12 +89,14 @@ def import_logs(logs: tuple[str, ...], **options: Any) -> None:
     type=click.Choice(["never", "regression", "significant"]),
     default="never",
     show_default=True,
-    help="Exit with 1 when any sample scored worse, or any metric is significantly worse.",
+    help="Exit with 1 when any sample scored worse by more than --threshold (its epochs averaged), "
+    "or any metric is significantly worse (p Holm-adjusted for several scores).",
 )
 @click.option(
     "--margin",
     type=float,
-    help="Exit with 1 unless every metric's interval lies above -MARGIN (non-inferiority).",
+    help="Exit with 1 unless every score of the baseline could be compared and every metric's "
+    "interval lies above -MARGIN (non-inferiority).",
 )
 @click.option(
     "--strict",

@@ -201,8 +201,12 @@ def compare_loaded(
     _check_parameters(significance, regression_threshold, power)
     alignment = align(baseline, candidate)
     columns = _columns(baseline), _columns(candidate)
-    shared, notes = _choose(baseline, candidate, columns, scorers)
-    notes = difference_notes(baseline, candidate) + notes
+    shared, *alone = _choose(baseline, candidate, columns, scorers)
+    notes = difference_notes(baseline, candidate)
+    for side, scores in zip(("baseline", "candidate"), alone, strict=True):
+        if scores:
+            notes.append(f"scored in the {side} only, so not compared: {_listed(scores)}")
+    uncompared = {score.label: "only the baseline has it" for score in sorted(alone[0])}
 
     samples: list[SampleComparison] = []
     tested: list[_Tested] = []
@@ -220,6 +224,7 @@ def compare_loaded(
         )
         found = _test(alignment, score, first, second, significance, power)
         if found is None:
+            uncompared[score.label] = "no sample is scored in both runs"
             notes.append(f"{score.label}: no sample is scored in both runs")
         else:
             tested.append(found)
@@ -273,6 +278,7 @@ def compare_loaded(
         candidate_run_id=candidate.run_id,
         baseline_eval_id=baseline.header.eval.eval_id,
         candidate_eval_id=candidate.header.eval.eval_id,
+        uncompared=uncompared,
     )
 
 
@@ -399,7 +405,8 @@ def _choose(
     candidate: LoadedEval,
     columns: tuple[list[ScoreName], list[ScoreName]],
     scorers: Sequence[str] | None,
-) -> tuple[list[ScoreName], list[str]]:
+) -> tuple[list[ScoreName], set[ScoreName], set[ScoreName]]:
+    """The scores in both runs, and those in the baseline and in the candidate alone."""
     if isinstance(scorers, str):
         scorers = [scorers]
     first, second = columns
@@ -423,12 +430,7 @@ def _choose(
             f"no scorer in common: the baseline has {_listed(first)}, "
             f"the candidate has {_listed(second)}"
         )
-    notes = []
-    for run, own, others in (("baseline", first, second), ("candidate", second, first)):
-        alone = [score for score in own if score not in set(others)]
-        if alone:
-            notes.append(f"scored in the {run} only, so not compared: {_listed(alone)}")
-    return sorted(shared), notes
+    return sorted(shared), set(first) - known, known - set(first)
 
 
 def _named(score: ScoreName, name: str) -> bool:

@@ -123,7 +123,7 @@ def _ends(metric: MetricComparison) -> tuple[float | None, float | None]:
 
 def sample_text(sample: SampleComparison, epochs: bool) -> str:
     """Name a sample, its scorer and its two scores."""
-    epoch = f" epoch {sample.epoch}" if epochs else ""
+    epoch = f" epoch {sample.epoch}" if epochs and sample.epoch else ""
     changed = "  (content changed)" if sample.content_changed else ""
     return (
         f"{sample.id}{epoch}  {sample.scorer}  {number_text(sample.baseline_score)} → "
@@ -496,8 +496,9 @@ class _Suite:
 def render_junit(result: ComparisonResult, gates: Sequence[GateResult] = ()) -> str:
     """Render a comparison as JUnit XML.
 
-    One suite holds the gates; one per scorer holds its samples, where a sample fails if a failed
-    gate lists it, and is skipped if only one run scored it. So the file fails when a gate does.
+    One suite holds the gates; one per scorer holds its samples, where a regressed epoch fails if a
+    failed gate lists its sample, and is skipped if only one run scored it. So the file fails when a
+    gate does.
 
     Parameters
     ----------
@@ -518,7 +519,12 @@ def render_junit(result: ComparisonResult, gates: Sequence[GateResult] = ()) -> 
         suites.append(_Suite(ElementTree.SubElement(root, "testsuite", name=_xml(name))))
         return suites[-1]
 
-    failing = {id(sample): gate for gate in gates if not gate.passed for sample in gate.samples}
+    failing = {
+        (sample.scorer, str(sample.id))
+        for gate in gates
+        if not gate.passed
+        for sample in gate.samples
+    }
     epochs = has_epochs(result)
     gate_suite = open_suite("gates")
     for gate in gates:
@@ -546,7 +552,7 @@ def render_junit(result: ComparisonResult, gates: Sequence[GateResult] = ()) -> 
                 suite.element, "testcase", classname=_xml(scorer), name=_xml(name)
             )
             suite.tests += 1
-            if id(sample) in failing:
+            if sample.direction == "regressed" and (scorer, str(sample.id)) in failing:
                 suite.failures += 1
                 message = f"{sample.direction} by {number_text(sample.delta, True)}"
                 failure = ElementTree.SubElement(case, "failure", message=_xml(message))

@@ -5,7 +5,6 @@ times are in seconds.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -17,6 +16,9 @@ __all__ = [
     "SampleComparison",
     "UsageComparison",
 ]
+
+ROUNDING = 1e-12
+"""Share of a number that is floating-point noise (0.1 + 0.2 against 0.3)."""
 
 Direction = Literal["improved", "regressed", "unchanged", "new", "missing"]
 
@@ -30,7 +32,7 @@ class SampleComparison:
     id
         Sample id as the log has it (the baseline's where both have the sample).
     epoch
-        Epoch, from 1.
+        Epoch, from 1; 0 for the mean over several, as gates list it.
     scorer
         Scorer; for one key of a dict score ``scorer/key``.
     baseline_score, candidate_score
@@ -201,7 +203,7 @@ class UsageComparison:
     unit
         ``USD``, ``tokens`` or ``s``.
     baseline_total, candidate_total
-        Sums over all sample executions of each run that report it.
+        Sums over each run's own sample executions that report it and did not error.
     baseline_mean, candidate_mean, delta
         Means over the ids that report it in both runs, epochs averaged, and candidate - baseline.
     p_value, ci_lower, ci_upper
@@ -276,6 +278,8 @@ class ComparisonResult:
         Inspect's ids of the evaluations.
     mlflow_run_id
         MLflow run this comparison was logged to.
+    uncompared
+        Scores of the baseline that could not be compared, and why.
 
     Examples
     --------
@@ -304,6 +308,7 @@ class ComparisonResult:
     baseline_eval_id: str | None = None
     candidate_eval_id: str | None = None
     mlflow_run_id: str | None = None
+    uncompared: dict[str, str] = field(default_factory=dict)
 
     @property
     def aligned_count(self) -> int:
@@ -403,13 +408,8 @@ class ComparisonResult:
         return render_html(self)
 
     def to_junit(self) -> str:
-        """Return the comparison as JUnit XML in which every regressed sample is a failure."""
+        """Return the comparison as JUnit XML that fails where the regression gate does."""
         from inspect_mlflow.comparison.gates import evaluate_gates
         from inspect_mlflow.comparison.report import render_junit
 
         return render_junit(self, evaluate_gates(self, fail_on="regression"))
-
-
-def worst_first(samples: Sequence[SampleComparison]) -> list[SampleComparison]:
-    """Sort samples by delta, the largest loss first and those without a delta last."""
-    return sorted(samples, key=lambda s: math.inf if s.delta is None else s.delta)

@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import optimize, special, stats
 
+from inspect_mlflow.comparison.results import ROUNDING
+
 __all__ = [
     "EXACT_LIMIT",
     "PairedResult",
@@ -38,9 +40,6 @@ __all__ = [
 
 EXACT_LIMIT = 13
 """Largest number of nonzero differences whose sign flips (2**13) are enumerated."""
-
-_ROUNDING = 1e-12
-"""Share of a number that is floating-point noise (0.1 + 0.2 against 0.3)."""
 
 Interval = tuple[float, float]
 Floats = npt.NDArray[np.float64]
@@ -272,7 +271,7 @@ def sign_flip_pvalue(differences: Sequence[float] | Floats) -> float:
     if nonzero.size == 0:
         return 1.0
     sizes = np.abs(nonzero)
-    if np.ptp(sizes) <= _ROUNDING * sizes.max():
+    if np.ptp(sizes) <= ROUNDING * sizes.max():
         gained = int((nonzero > 0).sum())
         return mcnemar_pvalue(nonzero.size - gained, gained)
     _check_enumerable(nonzero)
@@ -280,7 +279,7 @@ def sign_flip_pvalue(differences: Sequence[float] | Floats) -> float:
     for size in sizes:
         sums = np.concatenate((sums + size, sums - size))
     # Assignments that tie with the observed one must count in spite of rounding.
-    reached = np.abs(sums) >= abs(nonzero.sum()) - _ROUNDING * sizes.sum()
+    reached = np.abs(sums) >= abs(nonzero.sum()) - ROUNDING * sizes.sum()
     return float(reached.mean())
 
 
@@ -668,7 +667,7 @@ def paired_differences(
 
 def rounding_noise(baseline: Floats, candidate: Floats) -> Floats:
     """Size up to which the difference of two scores may be rounding; NaN without a score."""
-    noise: Floats = _ROUNDING * np.maximum(np.abs(baseline), np.abs(candidate))
+    noise: Floats = ROUNDING * np.maximum(np.abs(baseline), np.abs(candidate))
     return noise
 
 
@@ -800,7 +799,7 @@ def _standard_deviation(values: Floats) -> float | None:
     """Sample standard deviation; exactly 0 when only rounding tells the values apart."""
     if values.size < 2:
         return None
-    if np.ptp(values) <= _ROUNDING * np.abs(values).max():
+    if np.ptp(values) <= ROUNDING * np.abs(values).max():
         return 0.0
     return float(values.std(ddof=1))
 

@@ -1,6 +1,7 @@
 """Comparisons of real Inspect logs: files, MLflow runs, the command, and the reports."""
 
 import json
+import math
 import re
 import subprocess
 import sys
@@ -16,8 +17,8 @@ from xml.etree import ElementTree
 import mlflow
 import pytest
 from click.testing import CliRunner, Result
-from inspect_ai.log import EvalSample, read_eval_log, write_eval_log
-from inspect_ai.scorer import match
+from inspect_ai.log import EvalLog, EvalSample, read_eval_log, write_eval_log
+from inspect_ai.scorer import Score, match
 from mlflow import MlflowClient
 
 from inspect_mlflow.cli import main
@@ -31,7 +32,7 @@ from inspect_mlflow.comparison import (
 from inspect_mlflow.comparison.report import render_json, render_junit, render_markdown, render_text
 from otel_bridge.logs import LogSource
 from tests.comparison.evals import correct_unless, run_eval
-from tests.comparison.make import make_log, rows
+from tests.comparison.make import epochs, make_log, rows
 from tests.support.evals import LOGS
 
 
@@ -352,7 +353,8 @@ def test_gates(result: ComparisonResult) -> None:
     assert not regression.passed
     deltas = [sample.delta for sample in regression.samples]
     assert deltas == sorted(deltas, key=lambda delta: delta or 0.0)
-    assert len(deltas) == len(result.regressions) == 10
+    assert len(deltas) == 5
+    assert len(result.regressions) == 10
     (significant,) = evaluate_gates(result, "significant")
     assert significant.passed
     margins = {gate.name: gate for gate in evaluate_gates(result, margin=0.05)}
@@ -366,17 +368,95 @@ def test_gates(result: ComparisonResult) -> None:
         evaluate_gates(result, "always")  # type: ignore[arg-type]
 
 
-def test_the_gate_on_significance_and_margins_without_an_interval() -> None:
+def test_the_gate_on_significance() -> None:
     worse = compare_evals(make_log(rows(["C"] * 8)), make_log(rows(["I"] * 7 + ["C"])))
     (gate,) = evaluate_gates(worse, "significant")
     assert not gate.passed
     assert [sample.id for sample in gate.samples] == [1, 2, 3, 4, 5, 6, 7]
     better = compare_evals(make_log(rows(["I"] * 8)), make_log(rows(["C"] * 8)))
     assert evaluate_gates(better, "significant")[0].passed
-    same = compare_evals(make_log(rows([0.5] * 8)), make_log(rows([0.5] * 8)))
-    assert evaluate_gates(same, margin=0.0)[0].passed
-    single = compare_evals(make_log(rows([0.5])), make_log(rows([0.6])))
-    assert not evaluate_gates(single, margin=0.5)[0].passed
+
+
+@pytest.mark.parametrize(
+    ("change", "n", "margin", "passed"),
+    [
+        (0.0, 6, 0.0, True),
+        (-0.01, 6, 0.02, True),
+        (-0.02, 6, 0.02, False),
+        # Chance alone gives five equal changes too often (2 / 2**5 > 0.05).
+        (-0.01, 5, 0.02, False),
+        (0.0, 5, 0.02, False),
+        (0.1, 1, 0.5, False),
+    ],
+)
+def test_equal_changes_pass_a_margin_when_they_are_enough(
+    change: float, n: int, margin: float, passed: bool
+) -> None:
+    scores = [0.5 + i / 10 for i in range(n)]
+    moved = [score + change for score in scores]
+    (gate,) = evaluate_gates(
+        compare_evals(make_log(rows(scores)), make_log(rows(moved))), margin=margin
+    )
+    assert gate.passed == passed
+    assert ("n = 6 would" in gate.message) == (n < 6)
+
+
+def judged(*scores: Any) -> EvalLog:
+    """A log of `match`, always right, and of `judge` where it has a score."""
+    log = make_log(rows([1] * len(scores)))
+    for sample, score in zip(log.samples or [], scores, strict=True):
+        if score is not None:
+            (sample.scores or {})["judge"] = Score(value=score)
+    return log
+
+
+@pytest.mark.parametrize(
+    ("candidate", "reason"),
+    [([None] * 3, "only the baseline has it"), ([math.nan] * 3, "no sample is scored in both")],
+)
+def test_a_score_without_a_comparison_is_not_shown_to_be_no_worse(
+    candidate: list[Any], reason: str
+) -> None:
+    result = compare_evals(judged(1, 0, 1), judged(*candidate))
+    margins = {gate.name: gate for gate in evaluate_gates(result, margin=1)}
+    assert margins["non-inferiority match mean"].passed
+    assert not margins["non-inferiority judge"].passed
+    assert reason in margins["non-inferiority judge"].message
+    for fail_on in ("regression", "significant"):
+        (gate,) = evaluate_gates(result, fail_on)
+        assert gate.passed
+        assert f"not compared: judge ({reason}" in gate.message
+    # What only the candidate has is not worse than anything.
+    back = compare_evals(judged(*[None] * 3), judged(1, 0, 1))
+    assert len(evaluate_gates(back, margin=1)) == 1
+
+
+def test_the_gate_on_significance_corrects_for_several_scores() -> None:
+    def log(worse: int) -> EvalLog:
+        scores = {f"s{i}": 1 for i in range(4)}
+        return make_log(rows([scores] * (8 - worse) + [{**scores, "s0": 0}] * worse))
+
+    result = compare_evals(log(0), log(6))
+    assert [metric.significant for metric in result.metrics] == [True, False, False, False]
+    (gate,) = evaluate_gates(result, "significant")
+    assert gate.passed
+    assert "Holm" in gate.message
+    assert not evaluate_gates(compare_evals(log(0), log(8)), "significant")[0].passed
+
+
+def test_the_gate_on_regressions_judges_samples_over_their_epochs() -> None:
+    baseline = make_log(epochs([[1, 0], [0, 1], [1, 1], [0.2, 0.1]]))
+    swapped = make_log(epochs([[0, 1], [1, 0], [1, 1], [0.1, 0.2]]))
+    result = compare_evals(baseline, swapped)
+    assert len(result.regressions) == 3
+    assert evaluate_gates(result, "regression")[0].passed
+    assert ElementTree.fromstring(result.to_junit()).get("failures") == "0"
+    worse = make_log(epochs([[0, 1], [0, 0], [0, 0], [0.1, 0.2]]))
+    (gate,) = evaluate_gates(compare_evals(baseline, worse), "regression")
+    assert gate.message == "2 samples scored worse, over their epochs"
+    assert [(s.id, s.epoch, s.delta) for s in gate.samples] == [(3, 0, -1.0), (2, 0, -0.5)]
+    edge = compare_evals(baseline, worse, regression_threshold=0.5)
+    assert [s.id for s in evaluate_gates(edge, "regression")[0].samples] == [3]
 
 
 @pytest.mark.parametrize(
@@ -419,11 +499,11 @@ def test_failures_are_told_beside_a_report_file(pair: Pair, tmp_path: Path) -> N
     assert found.exit_code == 1
     assert found.stdout == ""
     lines = found.stderr.splitlines()
-    assert lines[0] == "Gate regression failed: 10 samples scored worse"
-    assert lines[1] == "  q10 epoch 1  match  1.000 → 0.000  (−1.000)"
+    assert lines[0] == "Gate regression failed: 5 samples scored worse, over their epochs"
+    assert lines[1] == "  q10  match  1.000 → 0.000  (−1.000)"
     report = json.loads(output.read_text())
     assert report["gates"][0]["passed"] is False
-    assert len(report["gates"][0]["samples"]) == 10
+    assert len(report["gates"][0]["samples"]) == 5
 
 
 def test_text_report(result: ComparisonResult) -> None:
