@@ -8,11 +8,12 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass, field
+from importlib import import_module
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from inspect_mlflow.config import redact
+from inspect_mlflow.config import is_databricks, redact
 from inspect_mlflow.http import CONNECT_SECONDS, MlflowHttp, Unavailable, said
 from otel_bridge import heap
 from otel_bridge.errors import short_reason
@@ -34,6 +35,12 @@ PATIENCE: Final = 300.0
 """Seconds from the beginning of a trouble in which requests are made again and again; later ones
 are made once. MLflow's own client is about as patient."""
 LONGEST_PAUSE: Final = 30.0
+_PACKAGES: Final = {
+    "psycopg": "'psycopg[binary]'",
+    "psycopg2": "psycopg2-binary",
+    "MySQLdb": "mysqlclient",
+}
+"""Database drivers that are installed under another name."""
 _TRIES_AT_500: Final = 3
 """What breaks the server would break it for ever."""
 
@@ -95,7 +102,7 @@ class Connection:
         Raises
         ------
         ConnectionFailed
-            If the server can't be reached or refuses, or the experiment is deleted.
+            If the server or database can't be used, or the experiment is deleted.
         """
         with self._lock:
             if self._opened is None:
@@ -103,7 +110,11 @@ class Connection:
                     self._opened = self._open(restore)
                 except ConnectionFailed as error:
                     self._opened = error
-                self._settled.set()
+                except Exception as error:  # of MLflow, of a database, of its driver
+                    self._opened = ConnectionFailed(f"{self.name}: {_why(error)}")
+                    self._opened.__cause__ = error
+                finally:
+                    self._settled.set()
                 heap.spare()
             if isinstance(self._opened, ConnectionFailed):
                 raise self._opened
@@ -119,7 +130,12 @@ class Connection:
         """Whether there is an MLflow server, as opposed to its database."""
         return self.uri.startswith(("http://", "https://"))
 
-    def settled(self, timeout: float | None) -> bool:
+    @property
+    def takes_spans(self) -> bool:
+        """Whether spans can be sent to it."""
+        return not is_databricks(self.uri)
+
+    def settled(self, timeout: float) -> bool:
         """Wait until another thread's `open` has an outcome; its server may take `timeout` seconds.
 
         Importing MLflow, which comes first and takes seconds too, does not count.
@@ -206,16 +222,14 @@ class Connection:
     def _open(self, restore: bool) -> tuple[MlflowClient, str]:
         try:
             import mlflow  # noqa: F401  # itself first, whoever imports it at the same time
-            from mlflow.exceptions import MlflowException
         finally:
             self._imported.set()
-        try:
-            if self.is_http:  # its client tries for minutes
-                self.persist(self._greet, OPEN_PATIENCE)
-            client = self._client()
-            return client, self._experiment(client, restore)
-        except (MlflowException, Unavailable) as error:
-            raise ConnectionFailed(f"{self.name}: {short_reason(error)}") from error
+        if self.is_http:  # its client tries for minutes
+            self.persist(self._greet, OPEN_PATIENCE)
+        elif not is_databricks(self.uri):  # as does its store
+            self._reach()
+        client = self._client()
+        return client, self._experiment(client, restore)
 
     def _client(self) -> MlflowClient:
         from mlflow import MlflowClient
@@ -230,6 +244,18 @@ class Connection:
             if error.status is None:
                 raise ConnectionFailed(f"{self.name}: {error}") from error
             raise
+
+    def _reach(self) -> None:
+        """Connect to the database once, as MLflow will do."""
+        import sqlalchemy
+
+        utils: Any = import_module("mlflow.store.db.utils")
+        utils._make_parent_dirs_if_sqlite(self.uri)
+        engine = utils.create_sqlalchemy_engine(self.uri)
+        try:
+            sqlalchemy.inspect(engine)
+        finally:
+            engine.dispose()
 
     def _ask(self) -> Any:
         """The server's answer about the experiment, None if there is none.
@@ -306,6 +332,13 @@ def _anchored(uri: str) -> str:
     if path == uri or path.startswith(("/", ":")):
         return uri
     return f"sqlite:///{Path(path).absolute()}"
+
+
+def _why(error: Exception) -> str:
+    """Why there is no connection, and what to install for it."""
+    if isinstance(error, ModuleNotFoundError) and error.name is not None:
+        return f"{error}: pip install {_PACKAGES.get(error.name, error.name)}"
+    return short_reason(error)
 
 
 def available(call: Callable[[], T]) -> T:

@@ -186,6 +186,28 @@ def is_a_locked_file(servers: Servers, folder: Path, experiment: str) -> Iterato
 
 
 @contextmanager
+def is_no_database(servers: Servers, folder: Path, experiment: str) -> Iterator[Trouble]:
+    """There is no server, and the file is not a database."""
+    (folder / "mlflow.db").write_bytes(b"no database".ljust(4096))
+    uri = f"sqlite:///{folder / 'mlflow.db'}"
+
+    def heal() -> None:
+        shutil.copy(servers.empty_store, folder / "mlflow.db")
+
+    yield Trouble(uri, uri, heal=heal)
+
+
+@contextmanager
+def is_no_postgres(servers: Servers, folder: Path, experiment: str) -> Iterator[Trouble]:
+    """Nobody listens there, or the driver is not installed."""
+    yield Trouble(
+        f"postgresql://mlflow@127.0.0.1:{free_port()}/mlflow",
+        servers.lasting.uri,
+        healed_environ={"MLFLOW_TRACKING_URI": servers.lasting.uri},
+    )
+
+
+@contextmanager
 def has_no_space(servers: Servers, folder: Path, experiment: str) -> Iterator[Trouble]:
     """Its files can't grow any more."""
     with servers.turn:
@@ -225,6 +247,8 @@ TROUBLES: Mapping[str, Play] = {
     "black hole": answers(Fault(hang=True)),
     "database locked": has_a_locked_database,
     "database file locked": is_a_locked_file,
+    "no database file": is_no_database,
+    "no postgres": is_no_postgres,
     "no such name": has_no_address,
     "disk full": has_no_space,
     "bad certificate": has_a_bad_certificate,
