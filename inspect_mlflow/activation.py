@@ -63,7 +63,7 @@ def activation() -> Activation:
 
 
 def _activate() -> Activation:
-    from inspect_mlflow.config import load_settings
+    from inspect_mlflow.config import NO_SPANS, is_databricks, load_settings
     from otel_bridge.otlp import otlp_target, sdk_disabled
 
     settings, problems = load_settings()
@@ -79,7 +79,10 @@ def _activate() -> Activation:
         if tracing:
             _say("%s. MLflow tracing stays off for this evaluation.", error)
             tracing = False
-    if tracing and otlp is None and settings.tracking_uri is None:
+    if tracing and is_databricks(settings.tracking_uri or ""):
+        _say("%s", NO_SPANS)
+        tracing = otlp is not None
+    elif tracing and otlp is None and settings.tracking_uri is None:
         _say(
             "Tracing is on, but there is nowhere to send spans: set MLFLOW_TRACKING_URI "
             "or OTEL_EXPORTER_OTLP_ENDPOINT."

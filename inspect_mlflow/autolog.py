@@ -34,13 +34,14 @@ PROVIDERS: Final = {
     "litellm": "litellm",
     "mistral": "mistralai",
     "groq": "groq",
-    "cohere": "cohere",
     "gemini": "google.genai",
     "bedrock": "boto3",
 }
 """Provider, which is also the name of MLflow's flavour → the module of its SDK."""
 OPEN_SECONDS: Final = 3.0
 """How long the first sample may be kept waiting for a server that does not answer."""
+DATABASE_SECONDS: Final = 30.0
+"""How long for a database, which MLflow may first have to fill with tables."""
 
 
 def installed_providers(names: Iterable[str]) -> list[str]:
@@ -92,9 +93,10 @@ class Autolog:
         Somebody else opens the connection meanwhile.
         Returns whether any was: then `enter` and, at the end, `leave` and `disable`.
         """
-        if not self._connection.settled(OPEN_SECONDS if self._connection.is_http else None):
-            logger.info("MLflow's autologging stays off: its server takes too long to answer")
-            reason = f"no answer within {OPEN_SECONDS:g} seconds"
+        seconds = OPEN_SECONDS if self._connection.is_http else DATABASE_SECONDS
+        if not self._connection.settled(seconds):
+            logger.info("MLflow's autologging stays off: it takes too long to answer")
+            reason = f"no answer within {seconds:g} seconds"
             self._connection.on_trouble(self._connection.name, reason)
             return False
         try:
@@ -138,7 +140,10 @@ class Autolog:
     def disable(self, timeout: float) -> None:
         """Disable what was enabled, and wait for its traces, at most `timeout` seconds. Blocks."""
         for autolog in self._enabled:
-            autolog(disable=True, silent=True)
+            try:
+                autolog(disable=True, silent=True)
+            except Exception as error:  # of MLflow's code that patches the SDK
+                logger.warning("MLflow's autologging can't be disabled: %s", error)
         if self._route is not None:
             self._route.remove()
             flush = threading.Thread(target=self._route.flush, daemon=True)

@@ -244,10 +244,8 @@ class Importer:
             opened.append(self._spans_to(connection))
             return opened[-1]
 
-        return [
-            Destination("MLflow", mlflow, wait_for_room=True),
-            *self._more_destinations(),
-        ]
+        ours = [Destination("MLflow", mlflow, wait_for_room=True)] if connection.takes_spans else []
+        return [*ours, *self._more_destinations()]
 
     def _find_runs(self, connection: Connection, writer: RunWriter, group: LogGroup) -> None:
         """Without writing runs, traces are linked to those that are there."""

@@ -35,7 +35,9 @@ def demo(tracking_uri: str, experiment_name: str) -> None:
 @main.command("import")
 @click.argument("logs", nargs=-1, required=True)
 @click.option("--tracking-uri", help="MLflow to write to  [default: MLFLOW_TRACKING_URI]")
-@click.option("--experiment-name", help="Experiment  [default: MLFLOW_EXPERIMENT_NAME]")
+@click.option(
+    "--experiment-name", help="Experiment  [default: MLFLOW_EXPERIMENT_ID or _NAME, or inspect_ai]"
+)
 @click.option("--traces/--no-traces", default=True, show_default=True)
 @click.option("--runs/--no-runs", default=True, show_default=True)
 @click.option(

@@ -16,6 +16,7 @@ from otel_bridge.values import Capture
 
 HookName = Literal["tracking", "tracing"]
 _BOTH: Final[tuple[HookName, ...]] = ("tracking", "tracing")
+NO_SPANS: Final = "MLflow on Databricks takes no spans from here: it gets runs, but no traces."
 
 
 def _env(*names: str) -> AliasChoices:
@@ -24,7 +25,7 @@ def _env(*names: str) -> AliasChoices:
 
 
 class MLflowSettings(BaseSettings):
-    """What the two hooks do, from the environment or from keyword arguments.
+    """What the two hooks do, from the environment; see `load_settings`.
 
     Every setting has a variable under the prefix `INSPECT_MLFLOW_`; some also have one of
     MLflow's own or an older one, which the prefixed variable overrules.
@@ -35,9 +36,7 @@ class MLflowSettings(BaseSettings):
         If a value is not one of those accepted. `load_settings` turns that into messages.
     """
 
-    model_config = SettingsConfigDict(
-        env_ignore_empty=True, extra="ignore", populate_by_name=True, frozen=True
-    )
+    model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", frozen=True)
 
     tracking_uri: str | None = Field(
         None, validation_alias=_env("INSPECT_MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_URI")
@@ -93,7 +92,7 @@ class MLflowSettings(BaseSettings):
     def _known_store(cls, uri: str | None) -> str | None:
         if uri is None or re.match(r"(https?|[a-z0-9+]*sql[a-z0-9+]*)://.", uri):
             return uri
-        if uri == "databricks" or uri.startswith(("databricks://", "databricks-uc")):
+        if is_databricks(uri):
             return uri
         raise ValueError("accepted are http(s)://… and databases such as sqlite:///mlflow.db")
 
@@ -141,6 +140,11 @@ class MLflowSettings(BaseSettings):
             history_bytes=self.history_bytes,
         )
 
+    @property
+    def experiment(self) -> str:
+        """The experiment, as messages say it."""
+        return self.experiment_id or self.experiment_name
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -154,7 +158,6 @@ _CONCERNS: Final[Mapping[str, tuple[HookName, ...]]] = {
     "tracing_enabled": ("tracing",),
     "trace_scope": ("tracing",),
     "capture_media": ("tracing",),
-    "capture_content": ("tracing",),
     "max_value_bytes": ("tracing",),
     "history_bytes": ("tracing",),
     "log_artifacts": ("tracking",),
@@ -176,11 +179,13 @@ def variables() -> tuple[str, ...]:
 def load_settings(**overrides: Any) -> tuple[MLflowSettings, list[Problem]]:
     """Settings from the environment; a bad value is left at its default and named.
 
-    `overrides` win over the environment (by field name). Never raises for a value of the
-    environment.
+    `overrides` win over the environment (by field name); of the experiment's name and id, the one
+    that is given. Never raises for a value of the environment.
     """
+    if overrides.get("experiment_name"):
+        overrides.setdefault("experiment_id", None)
     try:
-        return MLflowSettings(**overrides), []
+        return _settings(overrides), []
     except ValidationError as error:
         problems: dict[str, Problem] = {}
         for detail in error.errors():
@@ -189,7 +194,12 @@ def load_settings(**overrides: Any) -> tuple[MLflowSettings, list[Problem]]:
                 continue
             problems[field] = _problem(field, detail)
         defaults = {name: MLflowSettings.model_fields[name].default for name in problems}
-        return MLflowSettings(**{**overrides, **defaults}), list(problems.values())
+        return _settings({**overrides, **defaults}), list(problems.values())
+
+
+def _settings(values: Mapping[str, Any]) -> MLflowSettings:
+    """By field name. The settings themselves know only variables: a name would be one too."""
+    return MLflowSettings(**{_variables(name)[0]: value for name, value in values.items()})
 
 
 def _variables(field: str) -> tuple[str, ...]:
@@ -200,7 +210,7 @@ def _variables(field: str) -> tuple[str, ...]:
 
 def _field(location: str) -> str | None:
     for name in MLflowSettings.model_fields:
-        if location == name or location in _variables(name):
+        if location in _variables(name):
             return name
     return None
 
@@ -216,6 +226,13 @@ def _problem(field: str, detail: Any) -> Problem:
     return Problem(_CONCERNS.get(field, _BOTH), f"{variable}={value!r}: {message}")
 
 
+def is_databricks(uri: str) -> bool:
+    """Whether that is MLflow on Databricks. It takes runs, but no spans as they are sent here."""
+    return uri == "databricks" or uri.startswith(("databricks://", "databricks-uc"))
+
+
 def redact(uri: str) -> str:
-    """An address without the password in it."""
-    return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", uri)
+    """An address without the passwords and tokens in it."""
+    uri = re.sub(r"(://[^/@:]*):(?:[^/]*|(?!\d+/)[^@]*)@", r"\1:***@", uri)
+    uri = re.sub(r"^(https?://)[^/@:]+@", r"\1***@", uri)
+    return re.sub(r"(?i)([?&][^=&#]*(?:password|token|secret|key)[^=&#]*=)[^&#]*", r"\1***", uri)

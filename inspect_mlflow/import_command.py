@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from inspect_mlflow.config import load_settings, redact
+from inspect_mlflow.config import NO_SPANS, is_databricks, load_settings, redact
 from inspect_mlflow.connection import ConnectionFailed
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ def run_import(
         return _refuse(
             console, "no MLflow to import into: set MLFLOW_TRACKING_URI or --tracking-uri"
         )
+    if traces and is_databricks(settings.tracking_uri):
+        console.print(NO_SPANS, highlight=False, soft_wrap=True)
     try:
         groups, unreadable = group_logs(find_logs(paths))
         importer = (
@@ -78,7 +80,7 @@ def run_import(
         result = importer.run(groups)
     for log in result.failures:
         _name(console, log)
-    place = f"{redact(settings.tracking_uri)}, experiment {settings.experiment_name}"
+    place = f"{redact(settings.tracking_uri)}, experiment {settings.experiment}"
     if check:
         return _say_checked(console, importer, result, place, bool(unreadable))
     _say(console, result, place)

@@ -56,7 +56,8 @@ def run_tags(run_id: str, eval_set_id: str | None, task_names: list[str]) -> dic
 def task_tags(spec: EvalSpec, plan: EvalPlan, *, content: bool = True) -> dict[str, str]:
     """Tags of a task's run: what it is found by, and params that are too long for a param.
 
-    Without `content` the evaluation's metadata stay out, and settings that can hold text.
+    Without `content` the evaluation's metadata and description stay out, and settings that can
+    hold text.
     """
     tags: dict[str, Any] = {
         TAG_KIND: "task",
@@ -66,12 +67,12 @@ def task_tags(spec: EvalSpec, plan: EvalPlan, *, content: bool = True) -> dict[s
         TAG_TASK_ID: spec.task_id,
         "inspect.task": spec.task,
         "inspect.task_file": spec.task_file,
-        "inspect.task_args": spec.task_args_passed,
+        "inspect.task_args": _told(spec.task_args_passed, content),
         "inspect.model": spec.model,
         "inspect.created": spec.created,
         "inspect.tags": ", ".join(sorted(spec.tags or ())),
         "mlflow.source.name": spec.task_file,
-        "mlflow.note.content": spec.task_description,
+        "mlflow.note.content": spec.task_description if content else None,
     }
     for package, version in spec.packages.items():
         tags[f"inspect.package.{package}"] = version
@@ -126,16 +127,17 @@ def _params(spec: EvalSpec, plan: EvalPlan, *, content: bool) -> dict[str, Any]:
         "epochs": config.epochs or 1,
         "epochs_reducer": ", ".join(config.epochs_reducer or ()),
         "sandbox": spec.sandbox.type if spec.sandbox else None,
-        "sandbox_config": spec.sandbox.config if spec.sandbox else None,
+        "sandbox_config": spec.sandbox.config if spec.sandbox and content else None,
     }
-    for name, value in spec.task_args_passed.items():
+    for name, value in _told(spec.task_args_passed, content).items():
         params[f"task_args.{name}"] = value
     if spec.solver:
-        for name, value in (spec.solver_args_passed or spec.solver_args or {}).items():
+        passed = spec.solver_args_passed or spec.solver_args or {}
+        for name, value in _told(passed, content).items():
             params[f"solver_args.{name}"] = value
     else:
         for step in plan.steps:
-            for name, value in step.params_passed.items():
+            for name, value in _told(step.params_passed, content).items():
                 params.setdefault(f"solver_args.{step.solver}.{name}", value)
     for name, role in (spec.model_roles or {}).items():
         models = role if isinstance(role, list) else [role]
@@ -147,6 +149,13 @@ def _params(spec: EvalSpec, plan: EvalPlan, *, content: bool) -> dict[str, Any]:
     for name in _LIMITS:
         params[name] = getattr(config, name)
     return {key: value for key, value in params.items() if value not in (None, "")}
+
+
+def _told(arguments: Mapping[str, Any], content: bool) -> Mapping[str, Any]:
+    """Arguments that may be told: without `content`, numbers and booleans."""
+    if content:
+        return arguments
+    return {name: value for name, value in arguments.items() if isinstance(value, int | float)}
 
 
 _LIMITS = (

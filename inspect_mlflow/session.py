@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import time
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from inspect_mlflow.receipt import Receipt
+from inspect_mlflow.receipt import TAG_PREFIX, Receipt
 from otel_bridge import heap
+from otel_bridge.errors import short_reason
 
 if TYPE_CHECKING:
     from inspect_ai.log._samples import ActiveSample
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
     from inspect_mlflow.config import MLflowSettings
     from inspect_mlflow.connection import Connection
 
-TAG_SECONDS = 3
+logger = logging.getLogger("inspect_mlflow")
+
+TAG_SECONDS = 5
 """How long writing the receipt may take."""
 GRACE_SECONDS = 3
 """How long a hook waits although the other has used up the time."""
@@ -83,8 +86,11 @@ async def release(run_id: str) -> None:
     del _sessions[run_id]
     heap.end()
     if session.connection is not None:
-        with CancelScope(shield=True), suppress(TimeoutError):
-            await off_loop(partial(_write, session, run_id), TAG_SECONDS)
+        with CancelScope(shield=True):
+            try:
+                await off_loop(partial(_write, session, run_id), TAG_SECONDS)
+            except TimeoutError:
+                _not_written(session, f"no answer within {TAG_SECONDS} seconds")
         session.connection.give_up()
     session.receipt.say()
 
@@ -105,10 +111,17 @@ def _write(session: Session, run_id: str) -> None:
     if not session.receipt.is_whole and (connection.is_troubled or connection.trouble()):
         return
     try:
-        client, _ = session.connection.open()
-        client.log_batch(run.result(), tags=tags)
+        client, _ = connection.open()
+        client.log_batch(run.result(), tags=tags, synchronous=True)
     except (ConnectionFailed, MlflowException) as error:
-        session.receipt.lost("MLflow", "receipts", 1, " ".join(str(error).split())[:300])
+        _not_written(session, short_reason(error))
+
+
+def _not_written(session: Session, reason: str) -> None:
+    """Say that the tags are missing, which no import can make; not where there is worse to say."""
+    if session.connection is not None and session.receipt.is_whole:
+        name = session.connection.name
+        logger.warning("%s has everything but the tags %s…: %s", name, TAG_PREFIX, reason)
 
 
 def running_sample() -> ActiveSample | None:

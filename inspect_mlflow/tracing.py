@@ -240,7 +240,7 @@ class _Run:
         destinations = []
         target = otlp_target()
         connection = self._connection
-        if connection is not None:
+        if connection is not None and connection.takes_spans:
             destinations.append(
                 Destination(
                     connection.name,

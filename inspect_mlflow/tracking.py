@@ -139,11 +139,14 @@ class _Run:
         )
 
     async def enable_autolog(self) -> None:
-        """Enable the providers that are there, off the event loop; no call may come before."""
+        """Enable the providers that are there, off the event loop; no call may come before.
+
+        Autologging records whole prompts and answers.
+        """
         from inspect_mlflow.autolog import Autolog, installed_providers
         from otel_bridge.background import off_loop
 
-        if not self._settings.autolog_enabled:
+        if not (self._settings.autolog_enabled and self._settings.capture_content):
             return
         providers = installed_providers(self._settings.autolog_models)
         if providers:

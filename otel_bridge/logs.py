@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 from zipfile import ZipFile
 
 if TYPE_CHECKING:
@@ -227,7 +227,9 @@ def local_path(location: str) -> Path | None:
     """The path of a location on this machine, None for any other."""
     parts = urlsplit(location)
     if parts.scheme == "file":
-        return Path(unquote(parts.path))
+        from urllib.request import url2pathname  # it imports much
+
+        return Path(url2pathname(parts.path))  # file:///C:/logs is C:\logs on Windows
     return Path(location) if location and "://" not in location else None
 
 

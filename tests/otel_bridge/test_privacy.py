@@ -33,7 +33,10 @@ def test_no_content_leaves(
     tmp_path: Path, otlp_sink: OtlpSink, mlflow_server: MlflowServer, experiment_name: str
 ) -> None:
     where = sent_to(otlp_sink, mlflow_server, experiment_name)
-    run = run_inspect(["eval", f"{TASKS}/secret.py@secrets"], cwd=tmp_path, env={**where, **OFF})
+    arguments = ["-T", f"word={CANARY.decode()}", "-T", "number=3"]
+    run = run_inspect(
+        ["eval", f"{TASKS}/secret.py@secrets", *arguments], cwd=tmp_path, env={**where, **OFF}
+    )
     text = run.log().model_dump_json()
     assert text.count(CANARY.decode()) > 100, "the log has it everywhere"
 
@@ -50,6 +53,7 @@ def test_no_content_leaves(
     for span in spans:
         assert span.trace_id.encode() in database
     assert CANARY not in database, around(database)
+    assert b"task_args.number" in database
 
 
 def check_what_is_left(spans: list[ReceivedSpan]) -> None:
@@ -63,7 +67,7 @@ def check_what_is_left(spans: list[ReceivedSpan]) -> None:
     assert "gen_ai.tool.call.arguments" not in tool.attributes
     model = next(span for span in spans if "gen_ai.usage.input_tokens" in span.attributes)
     messages = model.json("gen_ai.input.messages")
-    assert [message["role"] for message in messages][:2] == ["system", "user"]
+    assert [message["role"] for message in messages][:3] == ["system", "system", "user"]
     assert model.attributes["gen_ai.usage.input_tokens"] == 100
     events = {event.name: event for span in spans for event in span.events}
     assert dict(events["inspect.review"].attributes).keys() <= {

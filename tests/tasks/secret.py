@@ -21,7 +21,15 @@ from inspect_ai.model import (
     ModelOutput,
 )
 from inspect_ai.scorer import Score, Scorer, Target, mean, scorer
-from inspect_ai.solver import Generate, Solver, TaskState, generate, solver, use_tools
+from inspect_ai.solver import (
+    Generate,
+    Solver,
+    TaskState,
+    generate,
+    solver,
+    system_message,
+    use_tools,
+)
 from inspect_ai.tool import Tool, ToolCall, ToolError, bash, tool
 from inspect_ai.util import sandbox, span, store, subtask
 
@@ -133,9 +141,10 @@ def _respond(turn: Turn) -> ModelOutput:
 
 
 @task
-def secrets() -> Task:
+def secrets(word: str = "", number: int = 0) -> Task:
     """Run three samples, of which one fails in a tool and one in a model call."""
     return Task(
+        description=WORDS,
         dataset=[
             Sample(
                 id=name,
@@ -156,10 +165,15 @@ def secrets() -> Task:
             )
             for name in ("works", "breaks", "fails")
         ],
-        solver=[gossip(), use_tools(whisper(), break_down(), bash(timeout=20)), generate()],
+        solver=[
+            system_message(WORDS),
+            gossip(),
+            use_tools(whisper(), break_down(), bash(timeout=20)),
+            generate(),
+        ],
         scorer=[gossiping(), labelling()],
         approval=[ApprovalPolicy(auto_approver("approve"), "*")],
-        sandbox="local",
+        sandbox=("local", f"{CANARY}.yaml"),
         fail_on_error=False,
         model=mock_model(_respond),
         config=GenerateConfig(stop_seqs=[WORDS], extra_headers={"x-key": WORDS}),

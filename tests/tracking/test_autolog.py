@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from inspect_ai.log import EvalLog
 
-from inspect_mlflow.autolog import installed_providers
+from inspect_mlflow.autolog import Autolog, installed_providers
+from inspect_mlflow.connection import Connection
 from tests.support.evals import TASKS, eval_task, read_log, run_inspect
 from tests.support.process import free_port, wait_until
 from tests.tracking.conftest import Tracked
@@ -104,6 +105,18 @@ def test_traces_arrive_here(tracked: Tracked, providers: str, tmp_path: Path) ->
 
 
 @needs_sdks
+def test_without_content_nothing_is_recorded(
+    tracked: Tracked, providers: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INSPECT_MLFLOW_AUTOLOG_ENABLED", "true")
+    monkeypatch.setenv("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT", "NO_CONTENT")
+    log = eval_task("tracked@providers", log_dir=tmp_path, task_args={"url": providers})
+    assert log.status == "success"
+    assert tracked.of_eval(log.eval.eval_id).info.status == "FINISHED"
+    assert tracked.client.search_traces(locations=[tracked.experiment_id]) == []
+
+
+@needs_sdks
 def test_what_was_enabled_is_disabled_again(
     tracked: Tracked, providers: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,7 +125,7 @@ def test_what_was_enabled_is_disabled_again(
 
     utils: Any = importlib.import_module("mlflow.utils.autologging_utils")
     monkeypatch.setenv("INSPECT_MLFLOW_AUTOLOG_ENABLED", "true")
-    monkeypatch.setenv("INSPECT_MLFLOW_AUTOLOG_MODELS", '["openai", "anthropic", "cohere"]')
+    monkeypatch.setenv("INSPECT_MLFLOW_AUTOLOG_MODELS", '["openai", "anthropic", "groq"]')
     anthropic: Any = importlib.import_module("mlflow.anthropic")
     anthropic.autolog(silent=True)  # the user's own choice, which is left as it is
     before = mlflow.get_tracking_uri(), provider.provider.get()
@@ -165,8 +178,25 @@ def test_traces_outside_go_where_they_went(
     assert read_log(done[0].location).status == "success"
 
 
+def test_one_that_cannot_be_disabled_is_named_and_the_others_are(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    disabled: list[bool] = []
+
+    def breaks(*, disable: bool, silent: bool) -> None:
+        raise RuntimeError("it was patched again")
+
+    autolog = Autolog(Connection("sqlite:///:memory:", "unused"))
+    autolog._enabled = [breaks, lambda *, disable, silent: disabled.append(disable)]
+    autolog.disable(1)
+    assert disabled == [True]
+    assert [r.getMessage() for r in caplog.records] == [
+        "MLflow's autologging can't be disabled: it was patched again"
+    ]
+
+
 def test_unknown_names_are_named_once(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "inspect_mlflow"):
         assert installed_providers(["opnai", "cohere", "mistral", "Claude"]) == []
     (record,) = caplog.records
-    assert "'opnai' or 'claude'" in record.getMessage()
+    assert "'opnai' or 'cohere' or 'claude'" in record.getMessage()
