@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import datetime
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,7 +17,8 @@ from mlflow.entities import (
 
 from otel_bridge import semconv as sc
 from otel_bridge.ids import hex_span_id, hex_trace_id
-from otel_bridge.spans import score_number
+from otel_bridge.spans import iso_to_ns, score_number
+from otel_bridge.values import from_json
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
@@ -89,10 +89,10 @@ def _feedback(score: Mapping[str, Any], time_ms: int) -> Feedback | None:
     value = _value(score)
     if value is None:
         return None
-    history = _loaded(score.get(sc.INSPECT_SCORE_HISTORY))
+    history = from_json(score.get(sc.INSPECT_SCORE_HISTORY))
     states = [s for s in history if isinstance(s, Mapping)] if isinstance(history, list) else []
     edit: Mapping[str, Any] = states[-1] if states else {}
-    author, edited = edit.get("author"), edit.get("time")
+    author, edited = edit.get("author"), iso_to_ns(edit.get("time"))
     metadata = _metadata(score, value)
     if author:
         metadata["inspect.history"] = _cut(_dumped(states))
@@ -105,7 +105,7 @@ def _feedback(score: Mapping[str, Any], time_ms: int) -> Feedback | None:
         source=_human(author) if author else _scorer(score),
         metadata=metadata,
         create_time_ms=time_ms,
-        last_update_time_ms=_time_ms(edited) if edited else time_ms,
+        last_update_time_ms=time_ms if edited is None else edited // 1_000_000,
     )
 
 
@@ -133,10 +133,6 @@ def _metadata(score: Mapping[str, Any], value: Any) -> dict[str, str]:
     return metadata
 
 
-def _time_ms(text: str) -> int:
-    return int(datetime.fromisoformat(text).timestamp() * 1000)
-
-
 def _human(author: str) -> AssessmentSource:
     return AssessmentSource(AssessmentSourceType.HUMAN, author[:_NAME_CHARS])
 
@@ -160,15 +156,8 @@ def _grader_of_conversation(score: Mapping[str, Any]) -> list[str]:
 
 
 def _json_object(text: Any) -> dict[str, Any]:
-    value = _loaded(text)
+    value = from_json(text)
     return value if isinstance(value, dict) else {}
-
-
-def _loaded(text: Any) -> Any:
-    try:
-        return json.loads(text) if isinstance(text, str) else None
-    except ValueError:
-        return None
 
 
 def _dumped(value: Any) -> str:

@@ -325,6 +325,10 @@ class ComparedSpans(MlflowSpans):
             self._compare(trace_id, self._spans.pop(trace_id), None)
         return True
 
+    def lose_summary(self, reason: str) -> None:
+        """The summary of a trace could not be made: it is not compared."""
+        self._findings.differ("a trace", reason)
+
     def summaries(self) -> SummaryDelivery:
         """How many traces have been compared."""
         return SummaryDelivery(self._traces, 0, 0)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from inspect_mlflow.overlay import gen_ai_messages, parts_of
 from otel_bridge import semconv as sc
 
 if TYPE_CHECKING:
@@ -61,20 +62,15 @@ class Conversations:
 
 
 def _exchange(attributes: Mapping[str, Any]) -> Exchange:
-    asked = [m for m in _messages(attributes, sc.GEN_AI_INPUT_MESSAGES) if m.get("role") == "user"]
-    answers = _messages(attributes, sc.GEN_AI_OUTPUT_MESSAGES)
+    inputs = gen_ai_messages(attributes.get(sc.GEN_AI_INPUT_MESSAGES))
+    asked = [message for message in inputs if message.get("role") == "user"]
+    answers = gen_ai_messages(attributes.get(sc.GEN_AI_OUTPUT_MESSAGES))
     return Exchange(_text(asked[-1]) if asked else "", _text(answers[0]) if answers else "")
-
-
-def _messages(attributes: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
-    text = attributes.get(key)
-    value = json.loads(text) if isinstance(text, str) else None
-    return value if isinstance(value, list) else []
 
 
 def _text(message: Mapping[str, Any]) -> str:
     """A message's text; where it has none, the calls it makes."""
-    parts = message.get("parts") or ()
+    parts = parts_of(message)
     text = "\n".join(str(part.get("content", "")) for part in parts if part.get("type") == "text")
     if not text.strip():
         calls = (part for part in parts if part.get("type") == "tool_call")

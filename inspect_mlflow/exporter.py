@@ -23,6 +23,8 @@ from inspect_mlflow.trace_info import TraceSummaries, TraceSummary, reused_trace
 from inspect_mlflow.trace_writer import SummaryDelivery, TraceWriter
 from otel_bridge.pipeline import SpansRefused
 
+logger = logging.getLogger("inspect_mlflow")
+
 REQUEST_TIMEOUT = 30
 """Seconds."""
 _REFUSED_FOR_ITS_CONTENT = (400, 413, 422)
@@ -38,11 +40,27 @@ class MlflowSpans(SpanExporter):
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Deal with a batch."""
         self.deal_with(
-            (with_overlay(span, self._conversations.of(span)) for span in spans),
-            [summary for span in spans for summary in self._summaries.add(span)],
+            map(self._shown, spans),
+            [summary for span in spans for summary in self._summarized(span)],
             [traces for span in spans if (traces := reused_traces(span))],
         )
         return SpanExportResult.SUCCESS
+
+    def _shown(self, span: ReadableSpan) -> ReadableSpan:
+        """A span with its overlay. What is only there to be looked at never costs the span."""
+        try:
+            return with_overlay(span, self._conversations.of(span))
+        except Exception as error:  # a mistake of ours: said, and the span goes as it is
+            logger.warning("%s: MLflow shows it without details", span.name, exc_info=error)
+            return span
+
+    def _summarized(self, span: ReadableSpan) -> list[TraceSummary]:
+        try:
+            return list(self._summaries.add(span))
+        except Exception as error:  # likewise; counted, for it holds the scores
+            logger.debug("%s: no summary of its trace", span.name, exc_info=error)
+            self.lose_summary(f"{type(error).__name__}: {error}")
+            return []
 
     @abstractmethod
     def deal_with(
@@ -56,6 +74,10 @@ class MlflowSpans(SpanExporter):
         Spans are made as they are taken. The reused are traces that belong to the run of an eval
         id as well.
         """
+
+    @abstractmethod
+    def lose_summary(self, reason: str) -> None:
+        """The summary of a trace could not be made."""
 
     @abstractmethod
     def summaries(self) -> SummaryDelivery:
@@ -76,8 +98,6 @@ class MlflowSpanExporter(MlflowSpans):
     """
 
     def __init__(self, connection: Connection, *, link_runs: bool) -> None:
-        # a connection that the server closed while it was idle is opened again without a word
-        logging.getLogger("urllib3.connectionpool").addFilter(_is_not_ours)
         self._connection = connection
         _, self._experiment_id = connection.open()
         super().__init__(self._experiment_id)
@@ -115,24 +135,28 @@ class MlflowSpanExporter(MlflowSpans):
         """Stop at once."""
         self._writer.close()
 
+    def lose_summary(self, reason: str) -> None:
+        """The summary of a trace could not be made."""
+        self._writer.lose(reason)
+
     def summaries(self) -> SummaryDelivery:
         """What became of the summaries of the traces so far."""
         return self._writer.delivery()
 
     def _post(self, spans: Sequence[ReadableSpan], encoded: ExportTraceServiceRequest) -> list[str]:
-        """Send spans; returns why some were refused. One bad span costs a batch: halve it."""
+        """Send spans; returns a reason for each that was refused.
+
+        One bad span costs a batch: it is halved.
+        """
         body = encoded.SerializeToString()
         response = self._connection.persist(partial(self._request, body))
         if response.status_code == 200:
             return []
-        reason = said(response)
-        if response.status_code in _REFUSED_FOR_ITS_CONTENT:
-            if len(spans) == 1:
-                return [reason]
+        if response.status_code in _REFUSED_FOR_ITS_CONTENT and len(spans) > 1:
             middle = len(spans) // 2
             halves = spans[:middle], spans[middle:]
             return [why for half in halves for why in self._post(half, encode_spans(half))]
-        raise SpansRefused(reason)
+        return [said(response)] * len(spans)
 
     def _request(self, body: bytes) -> Any:
         return self._connection.request(
@@ -159,11 +183,6 @@ class MlflowSpanExporter(MlflowSpans):
         store = partial(self._store.log_spans, self._experiment_id, stored)
         self._connection.persist(partial(available, store))
         return []
-
-
-def _is_not_ours(record: logging.LogRecord) -> bool:
-    """False for what is logged on our threads: what fails there for good, we report once."""
-    return not str(record.threadName).startswith("inspect-")
 
 
 def with_overlay(span: ReadableSpan, exchange: Exchange | None) -> ReadableSpan:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_bridge import semconv as sc
+from otel_bridge.values import from_json
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import Event, ReadableSpan
@@ -72,8 +73,9 @@ def overlay(span: ReadableSpan, exchange: Exchange | None = None) -> dict[str, A
 
 def trace_name(name: str, attributes: Attributes) -> str:
     """The name of a trace whose root has this name and these attributes."""
-    if attributes.get(sc.INSPECT_KIND) == "sample":
-        name = f"{attributes[sc.INSPECT_SAMPLE_ID]} · epoch {attributes[sc.INSPECT_SAMPLE_EPOCH]}"
+    sample_id, epoch = (attributes.get(k) for k in (sc.INSPECT_SAMPLE_ID, sc.INSPECT_SAMPLE_EPOCH))
+    if attributes.get(sc.INSPECT_KIND) == "sample" and None not in (sample_id, epoch):
+        name = f"{sample_id} · epoch {epoch}"
     return name[:NAME_CHARS]
 
 
@@ -89,7 +91,7 @@ def _changes(events: Sequence[Event]) -> dict[str, Any]:
     shown: dict[str, Any] = {}
     for event in events:
         if event.name == sc.EVENT_PREFIX + "state":
-            data = _loaded((event.attributes or {}).get(sc.INSPECT_EVENT_DATA))
+            data = from_json((event.attributes or {}).get(sc.INSPECT_EVENT_DATA))
             for change in data.get("changes") or () if isinstance(data, Mapping) else ():
                 if isinstance(change, Mapping) and change.get("op") in ("add", "replace"):
                     shown[str(change.get("path"))] = change.get("value")
@@ -122,7 +124,7 @@ def _scorer(events: Sequence[Event]) -> dict[str, Any]:
 
 
 def _sandbox(attributes: Attributes) -> dict[str, Any]:
-    options = _loaded(attributes.get(sc.INSPECT_SANDBOX_OPTIONS))
+    options = from_json(attributes.get(sc.INSPECT_SANDBOX_OPTIONS))
     inputs = {
         name: attributes[key]
         for name, key in (
@@ -150,9 +152,9 @@ def _sandbox(attributes: Attributes) -> dict[str, Any]:
 
 def _model(attributes: Attributes) -> dict[str, Any]:
     extra: dict[str, Any] = {}
-    outputs = _messages(attributes.get(sc.GEN_AI_OUTPUT_MESSAGES))
+    outputs = gen_ai_messages(attributes.get(sc.GEN_AI_OUTPUT_MESSAGES))
     choices = [message for output in outputs for message in openai_messages([output])]
-    inputs = _with_gaps(_messages(attributes.get(sc.GEN_AI_INPUT_MESSAGES)), attributes)
+    inputs = _with_gaps(gen_ai_messages(attributes.get(sc.GEN_AI_INPUT_MESSAGES)), attributes)
     messages = list(openai_messages(inputs))
     if messages:
         extra[SPAN_INPUTS] = _dumped({"messages": messages})
@@ -161,7 +163,7 @@ def _model(attributes: Attributes) -> dict[str, Any]:
         extra[SPAN_OUTPUTS] = _dumped(
             {"choices": [{"index": i, "message": choice} for i, choice in enumerate(choices)]}
         )
-    tools = _messages(attributes.get(sc.GEN_AI_TOOL_DEFINITIONS))
+    tools = gen_ai_messages(attributes.get(sc.GEN_AI_TOOL_DEFINITIONS))
     if tools:
         extra[CHAT_TOOLS] = _dumped(
             [
@@ -186,10 +188,11 @@ def _with_gaps(
 ) -> list[Mapping[str, Any]]:
     """The messages, with a note where earlier ones stand in another span."""
     shown = list(messages)
-    omitted = _loaded(attributes.get(sc.INSPECT_INPUT_OMITTED)) or []
+    omitted = from_json(attributes.get(sc.INSPECT_INPUT_OMITTED))
     holder = attributes.get(sc.INSPECT_INPUT_PREFIX_SPAN)
     gone = 0
-    for place, (first, end) in enumerate(omitted):
+    ranges = [r for r in omitted if isinstance(r, list)] if isinstance(omitted, list) else []
+    for place, (first, end) in enumerate(ranges):
         note = f"[{end - first} earlier messages: see the model call in span {holder}]"
         part = {"type": "text", "content": note}
         shown.insert(first - gone + place, {"role": "system", "parts": [part]})
@@ -214,11 +217,11 @@ def sample_messages(attributes: Attributes) -> list[dict[str, Any]]:
     text = attributes.get(sc.INSPECT_SAMPLE_INPUT)
     if text is None:
         return []
-    given = _loaded(text) if text.startswith("[{") else None
+    given = from_json(text) if text.startswith("[{") else None
     messages = [{"role": "user", "content": text}]
     if isinstance(given, list) and all(isinstance(m, Mapping) and "role" in m for m in given):
         messages = [{"role": str(m["role"]), "content": _plain(m.get("content"))} for m in given]
-    choices = _loaded(attributes.get(sc.INSPECT_SAMPLE_CHOICES))
+    choices = from_json(attributes.get(sc.INSPECT_SAMPLE_CHOICES))
     if isinstance(choices, list) and messages:
         lettered = [f"{chr(ord('A') + i % 26)}) {choice}" for i, choice in enumerate(choices)]
         messages[-1]["content"] = "\n".join([messages[-1]["content"], "", *lettered])
@@ -267,9 +270,7 @@ def openai_messages(messages: Iterable[Mapping[str, Any]]) -> Iterator[dict[str,
         content: list[dict[str, Any]] = []
         reasoning: list[str] = []
         calls: list[dict[str, Any]] = []
-        for part in message.get("parts") or ():
-            if not isinstance(part, Mapping):  # a note of what was cut
-                part = {"type": "text", "content": part}
+        for part in parts_of(message):
             kind = part.get("type")
             if kind == "reasoning":
                 reasoning.append(str(part.get("content") or ""))
@@ -296,6 +297,15 @@ def openai_messages(messages: Iterable[Mapping[str, Any]]) -> Iterator[dict[str,
         if calls:
             shown["tool_calls"] = calls
         yield shown
+
+
+def parts_of(message: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The parts of a GenAI message; a note of what was cut stands as text."""
+    parts = message.get("parts")
+    return [
+        part if isinstance(part, Mapping) else {"type": "text", "content": str(part)}
+        for part in (parts if isinstance(parts, list) else [])
+    ]
 
 
 def _call(part: Mapping[str, Any], arguments: str) -> dict[str, Any]:
@@ -345,9 +355,9 @@ def _joined(content: Sequence[dict[str, Any]]) -> str | list[dict[str, Any]]:
     return list(content)
 
 
-def _messages(text: Any) -> list[Mapping[str, Any]]:
+def gen_ai_messages(text: Any) -> list[Mapping[str, Any]]:
     """Messages or tools from their JSON; a note of what was cut stands as a message."""
-    value = _loaded(text)
+    value = from_json(text)
     if not isinstance(value, list):
         return []
     return [
@@ -356,13 +366,6 @@ def _messages(text: Any) -> list[Mapping[str, Any]]:
         else {"role": "system", "parts": [{"type": "text", "content": str(item)}]}
         for item in value
     ]
-
-
-def _loaded(text: Any) -> Any:
-    try:
-        return json.loads(text) if isinstance(text, str) else None
-    except ValueError:
-        return None
 
 
 def _dumped(value: Any) -> str:

@@ -17,6 +17,7 @@ from inspect_mlflow.assessments import assessments, belongs_to_run
 from inspect_mlflow.overlay import sample_messages, trace_name
 from otel_bridge import semconv as sc
 from otel_bridge.ids import hex_trace_id
+from otel_bridge.values import from_json
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 PREVIEW_CHARS: Final = 1000
 """MLflow's limit; the databases behind it may refuse more."""
 _TAG_CHARS: Final = 4000
+_COUNTS: Final = {"input_tokens", "output_tokens", "total_tokens"}
 _COSTS: Final = ("input_cost", "output_cost", "total_cost")
 
 
@@ -56,10 +58,17 @@ class Usage:
 
     tokens: dict[str, int] = field(default_factory=dict)
     cost: float | None = None
+    whole: bool = True
+    """False where some of it was cut: then MLflow's own sum of the spans says more."""
 
     def add(self, model_usage: Any) -> None:
         """Add the JSON of a sample's `model_usage`."""
-        for usage in json.loads(model_usage).values() if model_usage else ():
+        by_model = from_json(model_usage) if model_usage else {}
+        entries = list(by_model.values()) if isinstance(by_model, dict) else [None]
+        if not all(isinstance(usage, dict) and usage.keys() >= _COUNTS for usage in entries):
+            self.whole = False
+            return
+        for usage in entries:
             read = usage.get("input_tokens_cache_read") or 0
             write = usage.get("input_tokens_cache_write") or 0
             for key, count in (
@@ -78,9 +87,9 @@ class Usage:
         """Metadata of a trace that makes these its totals, whatever its spans add up to."""
         # Inspect knows no more than the sum, and MLflow shows a cost only with its parts. A part
         # also keeps MLflow from adding up spans of unknown cost to a total of 0.0.
-        known = dict.fromkeys(_COSTS, 0.0) | {"total_cost": self.cost}
+        known = dict.fromkeys(_COSTS, 0.0) | {"total_cost": self.cost if self.whole else None}
         metadata = {"mlflow.trace.cost": json.dumps(known)}
-        if self.tokens:
+        if self.tokens and self.whole:
             metadata["mlflow.trace.tokenUsage"] = json.dumps(self.tokens)
         return metadata
 

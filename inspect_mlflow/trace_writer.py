@@ -104,6 +104,11 @@ class TraceWriter:
             self._lose(f"more than {self._queue_bytes // 1024 // 1024} MB were waiting")
         return over
 
+    def lose(self, reason: str) -> None:
+        """Count a summary that can't be sent."""
+        with self._lock:
+            self._lose(reason)
+
     def link(self, owner: str, trace_ids: Sequence[str]) -> None:
         """Find traces that are in MLflow already under an Inspect id's run as well. Blocks."""
         from mlflow.exceptions import MlflowException

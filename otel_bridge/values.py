@@ -25,6 +25,7 @@ __all__ = [
     "Capture",
     "captured_json",
     "clean_text",
+    "from_json",
     "media_bytes",
     "media_summary",
     "media_text",
@@ -106,6 +107,14 @@ def to_json(value: Any, max_bytes: int, *, media: bool = True) -> str:
 def captured_json(value: Any, capture: Capture) -> str:
     """`value` as JSON, within what may be captured of it: see `to_json`."""
     return to_json(value, capture.max_value_bytes, media=capture.media)
+
+
+def from_json(text: Any) -> Any:
+    """What JSON text holds; None for what is no text or no JSON, as when it was cut."""
+    try:
+        return json.loads(text) if isinstance(text, str) else None
+    except ValueError:
+        return None
 
 
 def clean_text(text: str, max_bytes: int) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from inspect_mlflow.conversations import Conversations
-from inspect_mlflow.overlay import openai_messages, overlay, sample_messages
+from inspect_mlflow.overlay import gen_ai_messages, openai_messages, overlay, sample_messages
 from otel_bridge import semconv as sc
 from otel_bridge.values import Capture
 from tests.support.evals import eval_task, read_log
@@ -117,7 +117,7 @@ def test_runs_and_tasks(tmp_path: Path) -> None:
 
 
 def test_earlier_messages_that_stand_elsewhere_are_named() -> None:
-    from inspect_mlflow.overlay import _messages, _with_gaps
+    from inspect_mlflow.overlay import _with_gaps
 
     messages = [{"role": "user", "parts": [{"type": "text", "content": str(n)}]} for n in (0, 5, 6)]
     attributes = {
@@ -125,16 +125,14 @@ def test_earlier_messages_that_stand_elsewhere_are_named() -> None:
         sc.INSPECT_INPUT_OMITTED: "[[1,5]]",
         sc.INSPECT_INPUT_PREFIX_SPAN: "abc",
     }
-    gapped = _with_gaps(_messages(attributes[sc.GEN_AI_INPUT_MESSAGES]), attributes)
+    gapped = _with_gaps(gen_ai_messages(attributes[sc.GEN_AI_INPUT_MESSAGES]), attributes)
     texts = [message["content"] for message in openai_messages(gapped)]
     assert texts == ["0", "[4 earlier messages: see the model call in span abc]", "5", "6"]
 
 
 def test_what_was_cut_is_a_note() -> None:
-    from inspect_mlflow.overlay import _messages
-
     text = json.dumps([{"role": "user", "parts": ["…[3 items cut]"]}, "…[12 items cut]"])
-    assert list(openai_messages(_messages(text))) == [
+    assert list(openai_messages(gen_ai_messages(text))) == [
         {"role": "user", "content": "…[3 items cut]"},
         {"role": "system", "content": "…[12 items cut]"},
     ]
