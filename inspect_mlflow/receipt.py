@@ -12,8 +12,6 @@ from typing import Final
 
 logger = logging.getLogger("inspect_mlflow")
 
-OVER = "the time to wait for it was over"
-"""Why something did not arrive that was still under way."""
 TAG_PREFIX = "inspect.receipt."
 """Tags of the parent run: `inspect.receipt.mlflow.spans`, `inspect.receipt.mlflow.spans.lost`, …"""
 _ORDER: Final = ("runs", "run updates", "artifacts", "spans", "traces", "assessments")

@@ -64,7 +64,7 @@ class Usage:
     def add(self, model_usage: Any) -> None:
         """Add the JSON of a sample's `model_usage`."""
         by_model = from_json(model_usage) if model_usage else {}
-        entries = list(by_model.values()) if isinstance(by_model, dict) else [None]
+        entries: list[Any] = list(by_model.values()) if isinstance(by_model, dict) else [None]
         if not all(isinstance(usage, dict) and usage.keys() >= _COUNTS for usage in entries):
             self.whole = False
             return

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from inspect_mlflow.connection import Connection, available
 from inspect_mlflow.http import said
-from otel_bridge.errors import short_reason
+from otel_bridge.errors import OVER, short_reason
 
 if TYPE_CHECKING:
     from mlflow.entities import TraceInfo
@@ -144,7 +144,7 @@ class TraceWriter:
                 return
             self._closed = True
             for _ in range(len(self._queue) + self._in_flight):
-                self._lose("the time to wait for it was over")
+                self._lose(OVER)
             for _, over in self._queue:
                 over.set_result(None)
             self._queue.clear()

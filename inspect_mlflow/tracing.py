@@ -22,8 +22,8 @@ from inspect_ai.hooks import (
 )
 
 from inspect_mlflow.activation import activation, is_on
-from inspect_mlflow.receipt import OVER
 from inspect_mlflow.session import forget_in_children, running_sample
+from otel_bridge.errors import OVER
 
 if TYPE_CHECKING:
     from inspect_ai.event import SpanBeginEvent
@@ -192,12 +192,11 @@ class _Run:
         for sent in deliveries:
             self.receipt.delivered(sent.destination, "spans", sent.delivered)
             self.receipt.lost(sent.destination, "spans", sent.lost, sent.reason)
-            self.receipt.lost(
-                sent.destination, "samples", self.live.refused_samples, "too much was waiting"
-            )
-            self.receipt.lost(
-                sent.destination, "events", self.live.unconverted, "they were not converted"
-            )
+        # without deliveries there was no time, or a mistake, before there were destinations
+        somewhere = "OTLP" if self._connection is None else self._connection.name
+        for destination in [sent.destination for sent in deliveries] or [somewhere]:
+            for what, count, reason in self.live.losses:
+                self.receipt.lost(destination, what, count, reason)
         if self._mlflow is not None:
             traces = self._mlflow.summaries()
             self.receipt.delivered(self._mlflow_name, "traces", traces.delivered)
@@ -264,13 +263,16 @@ def same_endpoint(traces_url: str, tracking_uri: str) -> bool:
     return _address(traces_url) == _address(tracking_uri.rstrip("/") + "/v1/traces")
 
 
-def _address(url: str) -> tuple[str, str, int, str]:
-    parts = urlsplit(url)
+def _address(url: str) -> tuple[str, ...]:
+    try:
+        parts = urlsplit(url)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+    except ValueError:  # its destination will say so
+        return (url,)
     host = parts.hostname or ""
     if host in ("localhost", "::1", "0.0.0.0"):
         host = "127.0.0.1"
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    return parts.scheme, host, port, parts.path.rstrip("/")
+    return parts.scheme, host, str(port), parts.path.rstrip("/")
 
 
 def _tool_event_of(begin: SpanBeginEvent) -> str | None:

@@ -25,9 +25,8 @@ from inspect_mlflow.metrics import (
     final_metrics,
     run_metrics,
 )
-from inspect_mlflow.receipt import OVER
 from otel_bridge.background import BackgroundThread
-from otel_bridge.errors import short_reason
+from otel_bridge.errors import OVER, short_reason
 from otel_bridge.live import sample_bytes
 from otel_bridge.logs import LogSource
 from otel_bridge.spans import iso_to_ns

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import TypeVar
 
 logger = logging.getLogger(__name__)
@@ -56,6 +57,7 @@ class BackgroundThread:
         self._taken_bytes = 0
         self._done_bytes = 0
         self._hurry = threading.Event()
+        self._busy = False
         self._closed = False
         self._seen: set[type[Exception]] = set()
         for chatty in _CHATTY_LOGGERS:
@@ -80,12 +82,23 @@ class BackgroundThread:
 
     def flush(self, timeout: float) -> bool:
         """Wait until all that was submitted is done, at most `timeout` seconds."""
-        if self._closed:
-            return not self._thread.is_alive()
-        done = threading.Event()
-        self._items.append((done.set, 0))
+        deadline = time.monotonic() + timeout
         self._hurry.set()
-        return done.wait(timeout)
+        while self._items or self._busy:  # in this order: what is taken off is busy before
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(_POLL_SECONDS)
+        return True
+
+    def abandon(self) -> int:
+        """Drop what is waiting and end; returns how many items that were."""
+        self.close()
+        dropped = 0
+        with suppress(IndexError):  # the thread may take the last one
+            while True:
+                self._items.popleft()
+                dropped += 1
+        return dropped
 
     def close(self) -> None:
         """Refuse what comes from now on; the thread ends when the queue is empty."""
@@ -104,16 +117,19 @@ class BackgroundThread:
 
     def _run(self) -> None:
         while self._items or not self._closed:
-            if self._items:
+            self._busy = True
+            try:
                 item, size = self._items.popleft()
+            except IndexError:
+                if self._when_idle is not None:
+                    self.attempt(self._when_idle)
+                self._busy = False
+                self._hurry.wait(_LOOK_SECONDS)
+                self._hurry.clear()
+            else:
                 self.attempt(item)
                 del item
                 self._done_bytes += size
-            else:
-                if self._when_idle is not None:
-                    self.attempt(self._when_idle)
-                self._hurry.wait(_LOOK_SECONDS)
-                self._hurry.clear()
 
 
 _LOOK_SECONDS = 0.05

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+OVER: Final = "the time to wait for it was over"
+"""Why something did not arrive that was still under way."""
+
 
 def short_reason(error: BaseException) -> str:
     """The part of an error that a person needs: its innermost cause, on one line."""

@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from otel_bridge.background import QUEUE_BYTES, BackgroundThread
+from otel_bridge.errors import OVER
 
 logger = logging.getLogger(__name__)
 
@@ -64,9 +65,13 @@ class LiveRun:
         """By sample: until when its spans may wait, the first to be due first, and the spans."""
         self._locations: dict[str, str] = {}
         self._behind: set[str] = set()
-        self.refused_samples = 0
-        """How many samples were not converted because too much was waiting."""
+        self._refused_samples = 0
         self._refused_attempts = 0
+        # each is written by one thread alone: samples that were to be converted, and that are
+        self._taken_samples = 0
+        self._done_samples = 0
+        self._dropped = 0
+        self._over = False
         self._recorder: RunRecorder
         self._tracer: SpanTracer
         self._thread = BackgroundThread("inspect-spans", QUEUE_BYTES, self._emit_due)
@@ -117,8 +122,10 @@ class LiveRun:
         """A sample is finished."""
         self._behind.discard(uuid)
         whole = partial(self._end_sample, eval_id, uuid, sample)
-        if not self._thread.submit(whole, sample_bytes(sample)):
-            self.refused_samples += 1
+        if self._thread.submit(whole, sample_bytes(sample)):
+            self._taken_samples += 1
+        else:
+            self._refused_samples += 1
             self._thread.submit(partial(self._forget_sample, uuid))
 
     def end_task(self, log: EvalLog) -> None:
@@ -132,18 +139,29 @@ class LiveRun:
     # --- at the end ----------------------------------------------------------------------------
 
     def finish(self, timeout: float) -> list[Delivery]:
-        """Wait until all is delivered, at most `timeout` seconds, then stop. Blocks."""
+        """Wait until all is delivered, at most `timeout` seconds, then stop. Blocks.
+
+        What has not become spans by then never does: see `losses`.
+        """
         deadline = time.monotonic() + timeout
         self._thread.flush(timeout)
-        self._thread.close()
+        self._over = True  # before the destinations are looked at: see `_open`
+        self._dropped += self._thread.abandon()
         from otel_bridge.pipeline import finish
 
         return finish(self._destinations, deadline)
 
     @property
-    def unconverted(self) -> int:
-        """How many hook calls could not be turned into spans, apart from refused samples."""
-        return self._refused_attempts + self._thread.failed
+    def losses(self) -> list[tuple[str, int, str]]:
+        """What did not become spans, for no destination: of what, how many, and why."""
+        late = self._taken_samples - self._done_samples if self._over else 0
+        found = [
+            ("samples", self._refused_samples, "too much was waiting"),
+            ("samples", late, OVER),
+            ("events", 0 if late else self._dropped, OVER),
+            ("events", self._refused_attempts + self._thread.failed, "they were not converted"),
+        ]
+        return [loss for loss in found if loss[1]]
 
     # --- on the background thread --------------------------------------------------------------
 
@@ -154,6 +172,9 @@ class LiveRun:
 
         self._recorder = RunRecorder(self._run_id, self._scope, self._capture)
         self._destinations = self._make_destinations()
+        if self._over:  # nobody else will
+            for destination in self._destinations:
+                destination.shutdown()
         self._tracer = SpanTracer(tracer_provider(self._destinations), self._version)
 
     def _emit(self, spans: Sequence[SpanData], sample: str | None = None) -> None:
@@ -205,11 +226,14 @@ class LiveRun:
             self._emit(recorder.end_attempt(error, ended_ns), uuid)
 
     def _end_sample(self, eval_id: str, uuid: str, sample: EvalSample) -> None:
-        # a sample that failed before it could start comes here without having begun
-        recorder = self._begin_sample(eval_id, uuid, sample.id, sample.epoch)
-        if recorder is not None:
-            self._emit(self._recorder.end_sample(recorder, sample), uuid)
-            del self._samples[uuid]
+        try:
+            # a sample that failed before it could start comes here without having begun
+            recorder = self._begin_sample(eval_id, uuid, sample.id, sample.epoch)
+            if recorder is not None:
+                self._emit(self._recorder.end_sample(recorder, sample), uuid)
+                del self._samples[uuid]
+        finally:
+            self._done_samples += 1
 
     def _forget_sample(self, uuid: str) -> None:
         """Take back what a sample began: what came of it is not known here."""

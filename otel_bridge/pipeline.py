@@ -26,7 +26,7 @@ from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerPro
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from otel_bridge import heap
-from otel_bridge.errors import short_reason
+from otel_bridge.errors import OVER, short_reason
 from otel_bridge.limits import attributes_bytes
 from otel_bridge.tracer import GivenIds, span_limits
 
@@ -163,7 +163,7 @@ class Destination(SpanProcessor):
             self._queued_bytes = 0
             if left:
                 why = f": {self._errors.last}" if self._errors.last else ""
-                self._lose(left, f"the time to wait for it was over{why}")
+                self._lose(left, f"{OVER}{why}")
                 self._in_flight = 0
             self._changed.notify_all()
         self._thread.join(timeout=1.0)

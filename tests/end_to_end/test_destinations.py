@@ -178,6 +178,27 @@ def test_the_servers_own_endpoint_gets_spans_once(
     assert len(trace.data.spans) == 9
 
 
+def test_an_impossible_address_costs_the_other_destination_nothing(
+    mlflow_server: MlflowServer, experiment_name: str, tmp_path: Path
+) -> None:
+    endpoint = "http://localhost:${PORT}"
+    run = run_inspect(
+        ["eval", TASKS / "minimal.py"],
+        cwd=tmp_path,
+        env={
+            "MLFLOW_TRACKING_URI": mlflow_server.uri,
+            "MLFLOW_EXPERIMENT_NAME": experiment_name,
+            "MLFLOW_INSPECT_TRACING": "true",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
+        },
+    )
+    assert run.log().status == "success"
+    assert "Traceback" not in run.output
+    assert f"9 spans did not reach OTLP {endpoint}/v1/traces" in " ".join(run.output.split())
+    (trace,) = traces_in(mlflow_server, experiment_name)
+    assert len(trace.data.spans) == 9
+
+
 def test_credentials_stay_where_they_belong(
     mlflow_server: MlflowServer, otlp_sink: OtlpSink, experiment_name: str, tmp_path: Path
 ) -> None:

@@ -72,11 +72,13 @@ def test_a_conversion_that_is_behind(
             run.event(f"uuid-{number}", InfoEvent(data="x"))
         run.end_sample("eval", f"uuid-{number}", big_sample(number))
     assert resident_mb() - before < 100  # of 300 MB
-    assert 270 < run.refused_samples < 300
+    ((what, refused, reason),) = run.losses
+    assert (what, reason) == ("samples", "too much was waiting")
+    assert 270 < refused < 300
     blocked.set()
     run.end_run([], None)
     run.finish(timeout=60)
-    assert run.unconverted == 0
+    assert run.losses == [(what, refused, reason)]
 
 
 def test_an_evaluation_with_a_conversion_that_is_behind(

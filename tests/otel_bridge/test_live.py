@@ -1,5 +1,6 @@
 """Live runs, whatever goes wrong: what is open is ended, and an error's type is told."""
 
+import threading
 import time
 from collections.abc import Callable
 from datetime import datetime, timezone
@@ -13,6 +14,7 @@ from inspect_ai.log import EvalConfig, EvalDataset, EvalError, EvalSample, EvalS
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from otel_bridge import live
+from otel_bridge.errors import OVER
 from otel_bridge.live import LiveRun
 from otel_bridge.pipeline import Destination
 from otel_bridge.recorder import SampleRecorder
@@ -57,7 +59,7 @@ def test_a_run_that_only_began_is_closed(tmp_path: Path) -> None:
     }
     (task,) = (span for span in exporter.get_finished_spans() if span.name == "task task")
     assert dict(task.attributes or {})["test.suite.run.status"] == "aborted"
-    assert run.unconverted == 0
+    assert run.losses == []
 
 
 def test_what_can_not_be_ended_keeps_nothing_else_open(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,7 +77,57 @@ def test_what_can_not_be_ended_keeps_nothing_else_open(monkeypatch: pytest.Monke
     run.end_run([], None)
     run.finish(timeout=10)
     assert set(statuses(exporter)) == {"sample 2", "task task", "eval_run task"}
-    assert run.unconverted == 1
+    assert run.losses == [("events", 1, "they were not converted")]
+
+
+def test_what_is_not_converted_in_time_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    finish = SampleRecorder.finish
+    asked, going_on = threading.Event(), threading.Event()
+
+    def slow(recorder: SampleRecorder, sample: EvalSample | None) -> Any:
+        if recorder.ref.id == 3:
+            asked.set()
+            going_on.wait(10)
+        return finish(recorder, sample)
+
+    monkeypatch.setattr(SampleRecorder, "finish", slow)
+    run, exporter = live_run()
+    for number in range(1, 11):
+        run.begin_sample("eval", f"uuid-{number}", number, 1)
+        sample = EvalSample(id=number, epoch=1, input="", target="", uuid=f"uuid-{number}")
+        run.end_sample("eval", f"uuid-{number}", sample)
+    run.end_run([], None)
+    assert asked.wait(10)
+    (delivery,) = run.finish(timeout=0.2)
+    assert delivery.delivered + delivery.lost == 2
+    assert run.losses == [("samples", 8, OVER)]
+    going_on.set()
+    wait_until(lambda: not run._thread._thread.is_alive(), what="the thread to end", timeout=10)
+    assert set(statuses(exporter)) <= {"sample 1", "sample 2"}
+
+
+def test_without_time_to_open_nothing_stays_open() -> None:
+    opened: list[Destination] = []
+    asked, going_on = threading.Event(), threading.Event()
+
+    def destinations() -> list[Destination]:
+        asked.set()
+        going_on.wait(10)
+        opened.append(Destination("m", InMemorySpanExporter))
+        return opened
+
+    run = LiveRun("run", destinations, "sample", Capture())
+    run.begin_task(SPEC)
+    run.end_run([], None)
+    assert asked.wait(10)
+    assert run.finish(timeout=0) == []
+    assert run.losses == [("events", 2, OVER)]
+    going_on.set()
+    wait_until(
+        lambda: bool(opened) and not opened[0]._thread.is_alive(),
+        what="the thread to end",
+        timeout=10,
+    )
 
 
 @pytest.mark.parametrize("hold", [0.1, 60.0])
