@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from inspect_mlflow.connection import Connection, available
 from inspect_mlflow.http import said
+from otel_bridge.background import start_thread
 from otel_bridge.errors import OVER, short_reason
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ class TraceWriter:
                     if self._threads < min(self._most, len(self._queue) + self._in_flight):
                         self._threads += 1
                         name = f"inspect-traces-{self._threads}"
-                        threading.Thread(target=self._run, name=name, daemon=True).start()
+                        start_thread(self._run, name)
                     self._queued.notify()
                     return over
             over.set_result(None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from functools import partial
 from importlib.metadata import version
@@ -136,7 +137,7 @@ class _Run:
         from otel_bridge.context import is_instrumented
         from otel_bridge.live import LiveRun
 
-        self._instrumented = is_instrumented()
+        self._attaches = is_instrumented() and not _is_context_mlflows()
         self._tasks: dict[str, TaskRef] = {}
         self._run_id = run_id
         self._settings = settings
@@ -154,7 +155,7 @@ class _Run:
 
     def note_task(self, spec: EvalSpec) -> None:
         """Remember what the samples of a task need to refer to it."""
-        if self._instrumented:
+        if self._attaches:
             from otel_bridge.spans import TaskRef
 
             self._tasks[spec.eval_id] = TaskRef.of(spec, self._settings.trace_scope)
@@ -166,7 +167,8 @@ class _Run:
             from otel_bridge.context import attach_sample
             from otel_bridge.spans import SampleRef
 
-            attach_sample(SampleRef(task, uuid, id, epoch))
+            ref = SampleRef(task, uuid, id, epoch)
+            attach_sample(ref, sampled=self.live.is_sampled(ref.trace_id))
 
     async def finish(self) -> None:
         """Wait for the delivery, off the event loop, and say what did not arrive."""
@@ -254,6 +256,14 @@ class _Run:
             name = f"OTLP {target.traces_url}"
             destinations.append(Destination(name, target.open, on_trouble=self.receipt.trouble))
         return destinations
+
+
+def _is_context_mlflows() -> bool:
+    """Whether MLflow's own tracing uses OpenTelemetry's context, as that variable has it do.
+
+    It drops spans below one that it does not know.
+    """
+    return os.environ.get("MLFLOW_USE_DEFAULT_TRACER_PROVIDER", "").lower() in ("false", "0")
 
 
 def same_endpoint(traces_url: str, tracking_uri: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import time
 from collections import deque
@@ -30,6 +31,22 @@ THREAD_PREFIX = "inspect-"
 _OWN_THREADS = _OwnThreads()
 QUEUE_BYTES = 256 * 1024 * 1024
 _CHATTY_LOGGERS = ("urllib3.connectionpool", "mlflow.store.db.utils")
+
+
+def start_thread(work: Callable[[], object], name: str) -> threading.Thread:
+    """A daemon thread at work on this package's own: nothing that traces requests traces its."""
+
+    def run() -> None:
+        if "opentelemetry.context" in sys.modules:  # else nothing traces anything
+            # the SDK sets it for its own exporters; there is no public name
+            from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, attach, set_value
+
+            attach(set_value(_SUPPRESS_INSTRUMENTATION_KEY, True))
+        work()
+
+    thread = threading.Thread(target=run, name=name, daemon=True)
+    thread.start()
+    return thread
 
 
 class BackgroundThread:
@@ -62,8 +79,7 @@ class BackgroundThread:
         self._seen: set[type[Exception]] = set()
         for chatty in _CHATTY_LOGGERS:
             logging.getLogger(chatty).addFilter(_OWN_THREADS)  # adding it again changes nothing
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
+        self._thread = start_thread(self._run, name)
 
     @property
     def waiting_bytes(self) -> int:
@@ -159,7 +175,7 @@ async def off_loop(call: Callable[[], T], timeout: float | None = None) -> T:
         except BaseException as error:  # handed to whoever waits
             result.set_exception(error)
 
-    threading.Thread(target=run, name="inspect-wait", daemon=True).start()
+    start_thread(run, "inspect-wait")
     deadline = None if timeout is None else time.monotonic() + timeout
     while not result.done():
         if deadline is not None and time.monotonic() > deadline:

@@ -17,8 +17,10 @@ def is_instrumented() -> bool:
     return "opentelemetry.trace" in sys.modules
 
 
-def attach_sample(ref: SampleRef) -> None:
+def attach_sample(ref: SampleRef, *, sampled: bool = True) -> None:
     """Make the sample's span the current one of the running task and of what it starts.
+
+    `sampled` says whether that span is sent: what nests in it then is, or is not, as well.
 
     Spans of instrumented HTTP clients, databases and the like then belong to the sample's trace,
     and their requests carry its `traceparent`. It is never detached: it ends with the task.
@@ -30,6 +32,6 @@ def attach_sample(ref: SampleRef) -> None:
         ref.trace_id,
         ref.span_id,
         is_remote=False,
-        trace_flags=TraceFlags(TraceFlags.SAMPLED),
+        trace_flags=TraceFlags(TraceFlags.SAMPLED if sampled else TraceFlags.DEFAULT),
     )
     attach(set_span_in_context(NonRecordingSpan(context)))

@@ -136,6 +136,11 @@ class LiveRun:
         """The run is over; whatever is still open is ended."""
         self._thread.submit(partial(self._end_run, logs, error))
 
+    def is_sampled(self, trace_id: int) -> bool:
+        """Whether the spans of a trace are sent; taken to be while that is not known yet."""
+        tracer: SpanTracer | None = getattr(self, "_tracer", None)
+        return tracer is None or tracer.is_sampled(trace_id)
+
     # --- at the end ----------------------------------------------------------------------------
 
     def finish(self, timeout: float) -> list[Delivery]:
@@ -226,11 +231,13 @@ class LiveRun:
             self._emit(recorder.end_attempt(error, ended_ns), uuid)
 
     def _end_sample(self, eval_id: str, uuid: str, sample: EvalSample) -> None:
+        from otel_bridge.logs import with_attachments
+
         try:
             # a sample that failed before it could start comes here without having begun
             recorder = self._begin_sample(eval_id, uuid, sample.id, sample.epoch)
             if recorder is not None:
-                self._emit(self._recorder.end_sample(recorder, sample), uuid)
+                self._emit(self._recorder.end_sample(recorder, with_attachments(sample)), uuid)
                 del self._samples[uuid]
         finally:
             self._done_samples += 1

@@ -82,11 +82,9 @@ class LogSource:
 
     def samples(self) -> Iterator[EvalSample]:
         """All samples, whole, with their attachments; a few of them in memory at a time."""
-        from inspect_ai.log import resolve_sample_attachments
-
         samples = self._in_memory()
         if samples is not None:
-            return (resolve_sample_attachments(sample, "core") for sample in samples)
+            return map(with_attachments, samples)
         if not self._location:
             return iter(())
         if self._location.endswith(".json"):
@@ -183,6 +181,14 @@ class _Reader:
         log = read_eval_log(io.BytesIO(data), resolve_attachments="core")
         assert log.samples is not None
         return log.samples[0]
+
+
+def with_attachments(sample: EvalSample) -> EvalSample:
+    """A sample whose contents all stand in their places, however Inspect has stored them."""
+    from inspect_ai.log import resolve_sample_attachments
+
+    stored = sample.attachments or sample.events_data
+    return resolve_sample_attachments(sample, "core") if stored else sample
 
 
 def read_header(log: str | Path) -> EvalLog:

@@ -15,17 +15,13 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from opentelemetry.context import (
-    _SUPPRESS_INSTRUMENTATION_KEY,  # the SDK's own processors set it; there is no public name
-    Context,
-    attach,
-    set_value,
-)
+from opentelemetry.context import Context
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from otel_bridge import heap
+from otel_bridge.background import start_thread
 from otel_bridge.errors import OVER, short_reason
 from otel_bridge.limits import attributes_bytes
 from otel_bridge.tracer import GivenIds, span_limits
@@ -107,8 +103,7 @@ class Destination(SpanProcessor):
         self._reason: str | None = None
         self._errors = _ExporterErrors()
         self._exporter: SpanExporter | None = None
-        self._thread = threading.Thread(target=self._run, name=f"inspect-spans {name}", daemon=True)
-        self._thread.start()
+        self._thread = start_thread(self._run, f"inspect-spans {name}")
 
     # --- SpanProcessor -------------------------------------------------------------------------
 
@@ -189,7 +184,6 @@ class Destination(SpanProcessor):
             self._reason = reason
 
     def _run(self) -> None:
-        attach(set_value(_SUPPRESS_INSTRUMENTATION_KEY, True))
         with self._errors:
             try:
                 self._exporter = self._open()

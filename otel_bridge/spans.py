@@ -85,7 +85,9 @@ class TaskRef:
     def of(cls, spec: EvalSpec, scope: ScopeSetting) -> TaskRef:
         """The reference for a task, with scope `auto` resolved from its sample count."""
         if scope == "auto":
-            scope = "run" if sample_executions(spec) <= AUTO_SCOPE_LIMIT else "sample"
+            # a SampleSource may begin without any, and bring as many as it likes
+            few = 0 < sample_executions(spec) <= AUTO_SCOPE_LIMIT
+            scope = "run" if few else "sample"
         return cls(
             run_id=spec.run_id or spec.eval_id or spec.created,
             eval_id=spec.eval_id or spec.created,
@@ -212,6 +214,7 @@ def run_span(
     if eval_set_id:
         attributes[sc.INSPECT_EVAL_SET_ID] = eval_set_id
     failed = next((s for s in statuses if s in RUN_FAILED), None)
+    failed = "cancelled" if failed == "started" else failed
     if error is not None:
         failed = "cancelled" if _is_cancellation(type(error).__name__) else "error"
     events: list[EventData] = []
@@ -696,16 +699,27 @@ _PROVIDERS = {
 }
 
 
+_HOSTS = {
+    "azure": "azure.ai.inference",
+    "bedrock": "aws.bedrock",
+    "vertex": "gcp.vertex_ai",
+}
+_HOSTED = frozenset({"openai", "anthropic", "google", "mistral"})
+"""Providers whose models Inspect reaches through others: `anthropic/bedrock/name`."""
+
+
 def model_provider(model: str) -> tuple[str, str]:
     """The convention's provider and model names for Inspect's `provider/name`."""
     provider, slash, name = model.partition("/")
     if not slash:
         return "_OTHER", model
-    if provider in ("openai", "anthropic") and name.partition("/")[0] in ("azure", "bedrock"):
-        host, _, name = name.partition("/")
-        return ("aws.bedrock" if host == "bedrock" else "azure.ai.openai"), name
-    if provider == "anthropic" and name.startswith("vertex/"):
-        return "gcp.vertex_ai", name.removeprefix("vertex/")
+    host, slash, rest = name.partition("/")
+    if slash and host in _HOSTS and provider in _HOSTED:
+        if (provider, host) == ("openai", "azure"):
+            return "azure.ai.openai", rest
+        return _HOSTS[host], rest
+    if slash and provider == "openai-api":  # Inspect's way to name any service with that API
+        return _PROVIDERS.get(host, host), rest
     return _PROVIDERS.get(provider, provider), name
 
 
@@ -730,7 +744,6 @@ def model_span(
     end_ns: int,
     input: ModelInput,
     tools: str | None,
-    instants: Sequence[EventData] = (),
     attempt: int,
     capture: Capture,
 ) -> SpanData:
@@ -794,7 +807,7 @@ def model_span(
         else:
             attributes |= _usage(output.usage)
 
-    events = list(instants)
+    events: list[EventData] = []
     status: Literal["ok", "error"] = "ok"
     message = None
     start_ns = to_ns(event.timestamp)
@@ -1059,7 +1072,7 @@ def instant_events(event: Event, capture: Capture) -> list[EventData]:
         extra[sc.INSPECT_SCORE_INTERMEDIATE] = bool(event.intermediate)
         if event.target is not None and capture.content:
             extra[sc.INSPECT_SCORE_TARGET] = (
-                event.target
+                clean_text(event.target, capture.max_value_bytes)
                 if isinstance(event.target, str)
                 else captured_json(event.target, capture)
             )

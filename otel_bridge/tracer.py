@@ -57,12 +57,12 @@ class SpanTracer:
         self._sampler = provider.sampler
         self._limits = span_limits()
         self._tracer = provider.get_tracer(sc.SCOPE_NAME, version, schema_url=sc.SCHEMA_URL)
-        self._sampled = lru_cache(maxsize=1024)(self._decide)
+        self.is_sampled = lru_cache(maxsize=1024)(self._decide)
 
     def emit(self, spans: Iterable[SpanData]) -> None:
         """Start and end each span, with the ids and times it says, as far as the limits go."""
         for span in spans:
-            if self._sampled(span.trace_id):
+            if self.is_sampled(span.trace_id):
                 for part in limited(span, self._limits):
                     self._emit(part)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from inspect_mlflow.artifacts import tables
-from otel_bridge.logs import LogSource
+from otel_bridge.logs import LogSource, with_attachments
 from otel_bridge.values import to_json
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ class SampleRows:
 
     def add(self, sample: EvalSample) -> None:
         """Keep a sample's rows, instead of those that it had before."""
-        data = "\n".join(map("\t".join, sample_lines(sample))).encode()
+        data = "\n".join(map("\t".join, sample_lines(with_attachments(sample)))).encode()
         place = self._file.seek(0, io.SEEK_END)
         self._file.write(data)
         if sample.uuid:

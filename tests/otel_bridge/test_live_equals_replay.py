@@ -7,8 +7,11 @@ from typing import Any
 
 import inspect_ai
 import pytest
-from inspect_ai.log import read_eval_log
+from inspect_ai import Task
+from inspect_ai.dataset import Sample
+from inspect_ai.log import read_eval_log, transcript
 from inspect_ai.scorer import includes
+from inspect_ai.solver import Generate, Solver, TaskState, solver
 
 from otel_bridge.values import Capture
 from tests.support.capture import LiveSpans, Span, replayed_spans, tree
@@ -72,6 +75,30 @@ def test_live_equals_replay(
     log = eval_task(name, log_dir=tmp_path, task_args=task_args, **options)
     check_whole(live.spans)
     check_complete(log.location, live.spans)
+    assert_equal(live.spans, replayed_spans(log.location))
+
+
+def test_a_bounded_transcript(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inspect then puts long texts of early events aside, and keeps the events in a file."""
+
+    @solver
+    def talkative() -> Solver:
+        async def solve(state: TaskState, generate: Generate) -> TaskState:
+            for number in range(150):
+                transcript().info({"text": f"{number} " * 100})
+            return state
+
+        return solve
+
+    monkeypatch.setenv("INSPECT_TRANSCRIPT_BOUNDED", "1")
+    live = LiveSpans(monkeypatch)
+    (log,) = inspect_ai.eval(
+        Task(dataset=[Sample(input="?")], solver=talkative()),
+        model="mockllm/model",
+        log_dir=str(tmp_path),
+        display="none",
+    )
+    assert "attachment://" not in str(live.spans)
     assert_equal(live.spans, replayed_spans(log.location))
 
 
