@@ -106,13 +106,15 @@ def import_logs(logs: tuple[str, ...], **options: Any) -> None:
     help="Compare whole inputs and targets, and exit with 2 when any differ.",
 )
 @click.option("--log-to-mlflow", is_flag=True, help="Log the comparison as an MLflow run.")
-@click.option("--tracking-uri", help="MLflow tracking URI  [default: MLflow's own]")
+@click.option(
+    "--tracking-uri", help="MLflow to read from and log to  [default: MLFLOW_TRACKING_URI]"
+)
 @click.option("--experiment-name", help="MLflow experiment for --log-to-mlflow.")
 def compare(**options: Any) -> None:
     """Compare two evaluations, BASELINE and CANDIDATE, of the same samples.
 
     Each is a path or URL of an Inspect log, or runs:/<run_id> for the log of an MLflow run. Exit
-    code 0, 1 when a gate failed, 2 on bad input.
+    code 0, 1 when a gate failed, 2 on bad input or when MLflow or a file could not be written.
     """
     from inspect_mlflow.comparison.command import run_compare
 

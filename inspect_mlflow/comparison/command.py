@@ -1,6 +1,5 @@
 """The body of `inspect-mlflow compare`: compare, render, log, and decide the exit code."""
 
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -67,7 +66,7 @@ def run_compare(
     Returns
     -------
     int
-        0, 1 when a gate failed, 2 on bad input.
+        0, 1 when a gate failed, 2 on bad input or when MLflow or a file could not be written.
     """
     changed = None
     try:
@@ -91,17 +90,17 @@ def run_compare(
         return 2
     gates = evaluate_gates(result, fail_on, margin)
     chosen = output_format or _SUFFIXES.get(Path(output or "").suffix.lower(), "text")
-    report = _RENDERERS[chosen](result, gates)
+    # As bytes: the report is UTF-8 wherever it goes, whatever the locale of standard output is.
+    report = _RENDERERS[chosen](result, gates).encode(errors="backslashreplace")
     if output is None:
         click.echo(report, nl=False)
     else:
         try:
-            Path(output).write_text(report, encoding="utf-8")
+            Path(output).write_bytes(report)
         except OSError as error:
             click.echo(f"Error: cannot write {output!r}: {error.strerror}", err=True)
             return 2
-    if log_to_mlflow:
-        _log(result, tracking_uri, experiment_name, gates)
+    logged = not log_to_mlflow or _log(result, tracking_uri, experiment_name, gates)
     failed = [gate for gate in gates if not gate.passed]
     # The text report on standard output has said it already.
     if chosen != "text" or output is not None:
@@ -109,6 +108,7 @@ def run_compare(
             _tell(gate, result)
     if changed is not None:
         click.echo(f"Error: {changed}", err=True)
+    if changed is not None or not logged:
         return 2
     return 1 if failed else 0
 
@@ -127,7 +127,7 @@ def _log(
     tracking_uri: str | None,
     experiment_name: str | None,
     gates: Sequence[GateResult],
-) -> None:
+) -> bool:
     from mlflow.exceptions import MlflowException
 
     from inspect_mlflow.comparison.mlflow_run import log_comparison
@@ -136,7 +136,8 @@ def _log(
         run_id = log_comparison(
             result, tracking_uri=tracking_uri, experiment_name=experiment_name, gates=gates
         )
-    except MlflowException as error:
+    except (MlflowException, OSError, ValueError) as error:
         click.echo(f"Error: the comparison was not logged to MLflow: {error}", err=True)
-        sys.exit(2)
+        return False
     click.echo(f"Logged to MLflow as run {run_id}", err=True)
+    return True

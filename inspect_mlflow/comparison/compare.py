@@ -114,8 +114,8 @@ def compare_evals(
     power
         Power for which the smallest detectable difference is given.
     tracking_uri
-        MLflow tracking URI for ``runs:/`` sources and ``log_to_mlflow``; MLflow's own default when
-        None.
+        MLflow tracking URI for ``runs:/`` sources and ``log_to_mlflow``; that of the environment
+        (``INSPECT_MLFLOW_TRACKING_URI``, else ``MLFLOW_TRACKING_URI``) when None.
     log_to_mlflow
         Log the comparison as an MLflow run of its own.
     experiment_name
@@ -131,7 +131,7 @@ def compare_evals(
     ValueError
         A log cannot be read, has no samples, no scores or a sample twice; the logs have no sample,
         no scorer or no scored sample in common; a scorer in ``scorers`` is not there; a parameter
-        is outside its range.
+        is outside its range; MLflow is asked for and there is none.
     ChangedContentError
         ``strict`` is set and samples with the same id ask or expect something else (a ValueError
         that carries the comparison).

@@ -68,16 +68,16 @@ def difference_notes(baseline: LoadedEval, candidate: LoadedEval) -> list[str]:
 
 
 def _setup(spec: EvalSpec) -> dict[str, Any]:
-    """What may explain a difference between scores, by its name for a reader."""
+    """What may explain a difference between scores, who graded first."""
     return {
+        "model roles": spec.model_roles,
+        "scorer arguments": {entry.name: entry.options for entry in spec.scorers or []},
         "task": spec.task,
         "task version": spec.task_version,
         "task arguments": spec.task_args,
         "dataset": spec.dataset,
         "solver": spec.solver,
         "solver arguments": spec.solver_args,
-        "model roles": spec.model_roles,
-        "scorer arguments": {entry.name: entry.options for entry in spec.scorers or []},
         "generate config": spec.model_generate_config,
         "limits and configuration": spec.config,
         "model": {"args": spec.model_args, "base_url": spec.model_base_url},

@@ -106,9 +106,9 @@ def render_html(result: ComparisonResult, gates: Sequence[GateResult] = ()) -> s
         _tiles(result),
         _gates(gates),
         _metrics(result),
+        _list("Notes", remarks),
         _samples("Regressions, worst first", result.regressions, result, opened=True),
         _usage(result),
-        _list("Notes", remarks),
         _samples("Improvements, largest first", result.improvements, result, opened=False),
         _untested(result),
     ]

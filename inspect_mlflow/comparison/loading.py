@@ -39,6 +39,7 @@ __all__ = [
     "UnreadableLogError",
     "content_digest",
     "load_eval",
+    "mlflow_client",
 ]
 
 ARTIFACT_FOLDER = "eval_logs"
@@ -123,7 +124,7 @@ def load_eval(
     full_content
         Digest whole inputs and targets instead of what sample summaries keep of them.
     tracking_uri
-        MLflow tracking URI of ``runs:/`` sources; MLflow's own default when None.
+        MLflow tracking URI of ``runs:/`` sources; as for `mlflow_client`.
 
     Returns
     -------
@@ -134,6 +135,8 @@ def load_eval(
     ------
     UnreadableLogError
         The source is no log that can be read.
+    ValueError
+        A ``runs:/`` source without any MLflow.
     """
     if isinstance(source, EvalLog):
         name = source.location or source.eval.eval_id
@@ -209,13 +212,12 @@ def _from_samples(
 def _from_run(
     uri: str, sample_filter: SampleFilter | None, full_content: bool, tracking_uri: str | None
 ) -> LoadedEval:
-    from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
     run_id, _, artifact = uri[len(_RUN_PREFIX) :].partition("/")
     if not run_id:
         raise UnreadableLogError(f"{uri!r} names no run: expected runs:/<run_id>")
-    client = MlflowClient(tracking_uri)
+    client = mlflow_client(tracking_uri)
     try:
         run_id = client.get_run(run_id).info.run_id
         candidates = [artifact] if artifact else _log_artifacts(client, run_id)
@@ -247,6 +249,35 @@ def _from_run(
         detail = str(error).strip().split("\n")[0]
         raise UnreadableLogError(f"cannot read {uri!r} from MLflow: {detail}") from error
     raise UnreadableLogError(f"no artifact of {uri!r} is an Inspect log ({'; '.join(failures)})")
+
+
+def mlflow_client(tracking_uri: str | None) -> "MlflowClient":
+    """A client of the MLflow that is meant.
+
+    Parameters
+    ----------
+    tracking_uri
+        MLflow tracking URI; that of the settings (``INSPECT_MLFLOW_TRACKING_URI``, else
+        ``MLFLOW_TRACKING_URI``, which `mlflow.set_tracking_uri` sets too) when None.
+
+    Raises
+    ------
+    ValueError
+        There is none: MLflow would make a database in the current folder.
+    """
+    from mlflow import MlflowClient
+
+    from inspect_mlflow.config import load_settings
+
+    if tracking_uri is None:
+        settings, problems = load_settings()
+        tracking_uri = settings.tracking_uri
+        if tracking_uri is None:
+            about_it = (found.message for found in problems if "TRACKING_URI=" in found.message)
+            raise ValueError(
+                next(about_it, "no MLflow: give a tracking URI, or set MLFLOW_TRACKING_URI")
+            )
+    return MlflowClient(tracking_uri)
 
 
 def _log_artifacts(client: "MlflowClient", run_id: str) -> list[str]:

@@ -1,13 +1,14 @@
 """Logs a comparison to MLflow as a run of its own, through the native client."""
 
-import re
 import time
 from collections.abc import Iterator, Sequence
 from math import isfinite
 from typing import TYPE_CHECKING
 
 from inspect_mlflow.comparison.gates import GateResult
+from inspect_mlflow.comparison.loading import mlflow_client
 from inspect_mlflow.comparison.results import ComparisonResult
+from inspect_mlflow.keys import Keys
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -15,8 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["log_comparison"]
 
 _BATCH = 900
-# What MLflow takes in a metric's name, besides the word characters.
-_FORBIDDEN = re.compile(r"[^\w\-. :/]+")
+_NOTE_LENGTH = 8000
 
 
 def log_comparison(
@@ -35,7 +35,8 @@ def log_comparison(
     result
         The comparison.
     tracking_uri
-        MLflow tracking URI; MLflow's own default when None.
+        MLflow tracking URI; that of the environment (``INSPECT_MLFLOW_TRACKING_URI``, else
+        ``MLFLOW_TRACKING_URI``) when None.
     experiment_name
         Experiment, made when it isn't there. By default that of the candidate's run, else of the
         baseline's, where they came from MLflow; else the one MLflow's environment names.
@@ -49,6 +50,8 @@ def log_comparison(
 
     Raises
     ------
+    ValueError
+        There is no MLflow to log to.
     mlflow.exceptions.MlflowException
         MLflow refused something; a run already begun is marked as failed.
 
@@ -56,7 +59,6 @@ def log_comparison(
     --------
     >>> log_comparison(result, tracking_uri="sqlite:///mlflow.db")  # doctest: +SKIP
     """
-    from mlflow import MlflowClient
     from mlflow.entities import Metric, Param, RunStatus, RunTag
 
     from inspect_mlflow.comparison.html import render_html
@@ -67,7 +69,7 @@ def log_comparison(
         render_text,
     )
 
-    client = MlflowClient(tracking_uri)
+    client = mlflow_client(tracking_uri)
     experiment = _experiment(client, result, experiment_name)
     name = f"compare {result.baseline_model} → {result.candidate_model}"
     run = client.create_run(experiment, run_name=name[:250], tags=_tags(result, gates))
@@ -88,9 +90,9 @@ def log_comparison(
         client.log_text(run_id, render_html(result, gates), "comparison.html")
         client.log_text(run_id, render_json(result, gates), "comparison.json")
         client.log_text(run_id, render_junit(result, gates), "comparison.xml")
-        client.log_batch(
-            run_id, tags=[RunTag("mlflow.note.content", render_markdown(result)[:8000])]
-        )
+        # Whole lines without folds, so that no table and no tag is cut open.
+        note = render_markdown(result, gates, folds=False)[: _NOTE_LENGTH + 1].rpartition("\n")[0]
+        client.log_batch(run_id, tags=[RunTag("mlflow.note.content", note)])
         status = RunStatus.FINISHED
     finally:
         client.set_terminated(run_id, RunStatus.to_string(status))
@@ -136,19 +138,12 @@ def _tags(result: ComparisonResult, gates: Sequence[GateResult]) -> dict[str, st
 
 def _metrics(result: ComparisonResult) -> dict[str, float]:
     """All numbers of a comparison, under names that MLflow takes."""
-    found: dict[str, float] = {}
-    for name, value in _numbers(result):
-        if value is None or not isfinite(value):
-            continue
-        found[_metric_key(name)] = float(value)
-    return found
-
-
-def _metric_key(name: str) -> str:
-    # MLflow also refuses names that are no plain paths: empty parts, "." and "..".
-    parts = [part.strip() for part in _FORBIDDEN.sub("_", name).split("/")]
-    plain = [part if part.strip(".") else "_" for part in parts if part]
-    return "/".join(plain)[-250:].lstrip("/")
+    keys = Keys()
+    return {
+        keys.key(name): float(value)
+        for name, value in _numbers(result)
+        if value is not None and isfinite(value)
+    }
 
 
 def _numbers(result: ComparisonResult) -> Iterator[tuple[str, float | None]]:

@@ -321,7 +321,9 @@ def _listing(samples: Sequence[SampleComparison], result: ComparisonResult) -> l
 # --- Markdown ----------------------------------------------------------------------------------
 
 
-def render_markdown(result: ComparisonResult, gates: Sequence[GateResult] = ()) -> str:
+def render_markdown(
+    result: ComparisonResult, gates: Sequence[GateResult] = (), folds: bool = True
+) -> str:
     """Render a comparison as GitHub-flavoured Markdown.
 
     Parameters
@@ -330,6 +332,8 @@ def render_markdown(result: ComparisonResult, gates: Sequence[GateResult] = ()) 
         The comparison.
     gates
         Outcomes of gates to add.
+    folds
+        Add what is folded away at first: metrics without a test, and regressions.
 
     Returns
     -------
@@ -347,14 +351,14 @@ def render_markdown(result: ComparisonResult, gates: Sequence[GateResult] = ()) 
     if tested:
         rows = [_metric_row(metric) for metric in tested]
         lines += [*_md_table(_metric_header(result), rows), ""]
-    if untested:
+    if untested and folds:
         rows = [[m.label, *_values(m), number_text(m.delta, True), m.note or ""] for m in untested]
         header = ["Without a test", "baseline", "candidate", "delta", ""]
         table = _md_table(header, rows)
         lines += ["<details><summary>Metrics without a test</summary>", "", *table, ""]
         lines += ["</details>", ""]
     worse = result.regressions
-    if worse:
+    if worse and folds:
         epochs = has_epochs(result)
         header = ["Sample", *(["epoch"] if epochs else []), "scorer", "baseline", "candidate"]
         rows = [

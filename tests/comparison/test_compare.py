@@ -339,9 +339,9 @@ def test_a_changed_setup_is_said_without_secrets() -> None:
     first, second = log(1, "secret-a"), log(2, "secret-b", epochs=1)
     assert compare_evals(first, first).notes == []
     assert compare_evals(first, second).notes == [
+        "different model roles: grader.model openai/secret-a → openai/secret-b",
         f"different task arguments: {', '.join(f'a{i} 1 → 2' for i in range(5))}, 3 more",
         "different solver arguments: attempts 1 → 2, prompt",
-        "different model roles: grader.model openai/secret-a → openai/secret-b",
         "different generate config: extra_headers.Authorization, max_tokens 100 → 200",
         "different limits and configuration: message_limit 1 → 2",
         "different model: args.api_key",

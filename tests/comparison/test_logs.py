@@ -28,6 +28,7 @@ from inspect_mlflow.comparison import (
     UnreadableLogError,
     compare_evals,
     evaluate_gates,
+    log_comparison,
 )
 from inspect_mlflow.comparison.report import render_json, render_junit, render_markdown, render_text
 from otel_bridge.logs import LogSource
@@ -319,6 +320,65 @@ def test_a_comparison_is_logged_as_a_run_of_its_own(store: Store, pair: Pair) ->
     assert {item.path for item in artifacts} == {f"comparison.{end}" for end in endings}
 
 
+@pytest.mark.parametrize("variable", ["INSPECT_MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_URI"])
+def test_the_environment_says_which_mlflow(
+    variable: str, stored: Store, pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_MODEL_CATALOG_URI", "")
+    for name in ("INSPECT_MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(name, raising=False)
+    options = (f"runs:/{stored.run(Path(pair.baseline))}", pair.candidate, "--log-to-mlflow")
+    nowhere = command(*options), command(pair.baseline, *options[1:])
+    assert [found.exit_code for found in nowhere] == [2, 2]
+    assert all("set MLFLOW_TRACKING_URI" in found.stderr for found in nowhere)
+    monkeypatch.setenv(variable, "file:./runs")
+    assert f"{variable}='file:./runs': accepted are" in command(*options).stderr
+    monkeypatch.setenv(variable, stored.uri)
+    assert "Logged to MLflow" in command(*options).stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_scores_whose_names_mlflow_takes_for_one_keep_their_metrics(store: Store) -> None:
+    def log(*scores: float) -> EvalLog:
+        return make_log(rows([dict(zip(("a@b", "a_b"), scores, strict=True))] * 2))
+
+    result = compare_evals(
+        log(0, 0), log(1, 0.5), tracking_uri=store.uri, log_to_mlflow=True, experiment_name="twins"
+    )
+    logged = store.client.get_run(str(result.mlflow_run_id)).data.metrics
+    assert sorted(value for key, value in logged.items() if "/delta" in key) == [0.5, 1.0]
+
+
+def test_the_description_of_a_run_is_cut_at_whole_lines(store: Store) -> None:
+    def log(score: int) -> EvalLog:
+        return make_log(rows([{f"a score with a long name {i}": score for i in range(80)}] * 3))
+
+    result = compare_evals(log(1), log(0))
+    gates = evaluate_gates(result, "regression")
+    run_id = log_comparison(result, tracking_uri=store.uri, experiment_name="long", gates=gates)
+    note = store.client.get_run(run_id).data.tags["mlflow.note.content"]
+    assert 7_000 < len(note) <= 8_000
+    assert "Gate regression: ❌ **failed**" in note
+    assert "<details>" not in note
+    assert note.splitlines()[-1] in render_markdown(result, gates).splitlines()
+
+
+def test_a_comparison_that_mlflow_does_not_take_is_exit_code_2(
+    store: Store, pair: Pair, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    blocked = (tmp_path / "file" / "artifacts").as_uri()
+    store.client.create_experiment(str(tmp_path), artifact_location=blocked)
+    found = command(
+        pair.baseline, pair.candidate, "--log-to-mlflow", "--tracking-uri", store.uri,
+        "--experiment-name", tmp_path, "--fail-on", "regression", "--format", "json",
+    )  # fmt: skip
+    assert found.exit_code == 2
+    assert "Gate regression failed" in found.stderr
+    assert "not logged to MLflow" in found.stderr
+
+
 def test_metric_names_that_mlflow_refuses_are_rewritten(store: Store) -> None:
     odd = "judge (gpt-4o) 100%/../@home"
     first, second = make_log(rows([1, 0]), scorer=odd), make_log(rows([1, 1]), scorer=odd)
@@ -504,6 +564,17 @@ def test_failures_are_told_beside_a_report_file(pair: Pair, tmp_path: Path) -> N
     report = json.loads(output.read_text())
     assert report["gates"][0]["passed"] is False
     assert len(report["gates"][0]["samples"]) == 5
+
+
+@pytest.mark.parametrize("output_format", ["text", "json"])
+def test_a_report_is_utf8_whatever_standard_output_is(pair: Pair, output_format: str) -> None:
+    arguments = ["compare", pair.baseline, pair.candidate, "--format", output_format]
+    found = CliRunner(charset="cp1252").invoke(main, arguments)
+    assert (found.exit_code, found.exception) == (0, None)
+    result = compare_evals(pair.baseline, pair.candidate)
+    assert found.stdout_bytes.decode() == (
+        render_text(result) if output_format == "text" else render_json(result)
+    )
 
 
 def test_text_report(result: ComparisonResult) -> None:
