@@ -5,6 +5,7 @@ import re
 import secrets
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -54,15 +55,21 @@ def experiment_name(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session")
-def jaeger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jaeger]:
-    """A real Jaeger v2; the test is skipped where there is none."""
+def jaeger_binary() -> Path:
+    """A Jaeger v2, which is a Collector too; the test is skipped where there is none."""
     binary = find_jaeger({**os.environ, **_jaeger_choice})
     if binary is None:
         pytest.skip(
             "no Jaeger v2 binary: run .ci/install-jaeger, or set "
             f"{JAEGER_VARIABLE} to the path of one"
         )
-    with running_jaeger(binary, tmp_path_factory.mktemp("jaeger")) as server:
+    return binary
+
+
+@pytest.fixture(scope="session")
+def jaeger(jaeger_binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jaeger]:
+    """A real Jaeger v2."""
+    with running_jaeger(jaeger_binary, tmp_path_factory.mktemp("jaeger")) as server:
         yield server
 
 

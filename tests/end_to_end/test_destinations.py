@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 from mlflow.entities import Trace
 
+from otel_bridge import ids
 from tests.support.environment import clean_environ
 from tests.support.evals import TASKS, InspectRun, run_inspect
 from tests.support.otlp import ReceivedSpan
+from tests.support.process import wait_until
 from tests.support.proxy import recording_proxy
-from tests.support.servers import Jaeger, MlflowServer
-from tests.support.sink import OtlpSink
+from tests.support.servers import Jaeger, MlflowServer, running_collector
+from tests.support.sink import Behaviour, OtlpSink
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -303,3 +305,30 @@ def test_the_example_exports_to_both(
     (spans,) = jaeger.traces_of_service(experiment_name).values()
     assert {span.span_id for span in spans} == {span.span_id for span in trace.data.spans}
     assert {span.trace_id for span in spans} == {trace.info.trace_id.removeprefix("tr-")}
+
+
+def test_the_example_collector_fans_out_and_waits_for_who_is_away(
+    jaeger_binary: Path, jaeger: Jaeger, otlp_sink: OtlpSink, tmp_path: Path
+) -> None:
+    otlp_sink.behave(Behaviour(status=503))
+    backends = {"FIRST_BACKEND": jaeger.otlp_http, "SECOND_BACKEND": otlp_sink.http_endpoint}
+    config = EXAMPLES / "collector.yaml"
+    with running_collector(jaeger_binary, config, tmp_path, backends) as endpoint:
+        run = run_inspect(
+            ["eval", TASKS / "tool_loop.py"],
+            cwd=tmp_path,
+            env={
+                "MLFLOW_INSPECT_TRACING": "true",
+                "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
+                "OTEL_SERVICE_NAME": "behind-a-collector",
+            },
+        )
+        assert_clean(run)
+        wait_until(lambda: bool(otlp_sink.requests), what="the first attempt")
+        assert otlp_sink.spans() == []
+        otlp_sink.behave()
+        trace_id = f"{ids.trace_id(run.log().eval.run_id):032x}"
+        wait_until(lambda: bool(otlp_sink.spans()), what="another attempt")
+        spans = {span.span_id: span for span in jaeger.trace(trace_id)}
+        assert spans == {span.span_id: span for span in otlp_sink.spans()}
+        assert "eval_run tool_loop" in {span.name for span in spans.values()}

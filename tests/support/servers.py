@@ -182,3 +182,29 @@ def running_jaeger(binary: Path, directory: Path) -> Iterator[Jaeger]:
         yield Jaeger(f"http://{otlp_http}", f"http://{otlp_grpc}", f"http://{query}", process)
     finally:
         process.stop()
+
+
+@contextmanager
+def running_collector(
+    binary: Path, config: Path, directory: Path, environ: Mapping[str, str]
+) -> Iterator[str]:
+    """Run a Collector (Jaeger is one) on a configuration; gives its address for OTLP over HTTP."""
+    health, http, grpc = (f"127.0.0.1:{free_port()}" for _ in range(3))
+    more = {
+        "extensions": {"healthcheckv2": {"use_v2": True, "http": {"endpoint": health}}},
+        "service": {"extensions": ["healthcheckv2"]},
+    }
+    more_path = directory / "health.yaml"
+    more_path.write_text(json.dumps(more))
+    process = ServerProcess(
+        "collector",
+        [str(binary), "--config", f"file:{config}", "--config", f"file:{more_path}"],
+        ready_url=f"http://{health}/status",
+        directory=directory,
+        environ={"COLLECTOR_HTTP": http, "COLLECTOR_GRPC": grpc, **environ},
+    )
+    process.start()
+    try:
+        yield f"http://{http}"
+    finally:
+        process.stop()
