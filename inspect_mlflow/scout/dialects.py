@@ -7,9 +7,14 @@ and the conventions themselves differ in the keys they use, and these hardly col
 
 from __future__ import annotations
 
+import ast
 import json
+import re
+from base64 import b64encode
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
+
+from inspect_mlflow.scout.tree import loaded
 
 Json = dict[str, Any]
 
@@ -29,12 +34,31 @@ _GENAI = {
     "server_tool_call",
     "server_tool_call_response",
 }
+_BY_USER = {"text", "blob", "uri", "data", "tool_call_response"}
+"""Parts that make a message of the user's where no role is given."""
+_RUN_BY_OPENAI = {"web_search", "file_search", "code_interpreter", "mcp", "mcp_list_tools"}
+_REASONS = {
+    "max_output_tokens": "length",
+    "content_filtered": "content_filter",
+    "guardrail_intervened": "content_filter",
+    "model_context_window_exceeded": "model_length",
+}
+_FORMATS = {
+    "mp3": "audio/mpeg",
+    "pdf": "application/pdf",
+    "txt": "text/plain",
+    "md": "text/markdown",
+    "csv": "text/csv",
+    "html": "text/html",
+}
+_OBJECT = re.compile(r"<.+ object .*at 0x[0-9a-fA-F]+>|<class '[\w.]+'>")
+"""What MLflow records of an object that it knows nothing of, such as a stream."""
 
 
 def messages(value: Any) -> list[Json]:
     """A conversation: a list of messages or items, one of them, or a text by the user."""
     if isinstance(value, str):
-        return [_text_message("user", value)] if value else []
+        return [text_message("user", value)] if value else []
     if isinstance(value, Mapping):
         return messages([value])
     if not isinstance(value, Sequence):
@@ -42,7 +66,7 @@ def messages(value: Any) -> list[Json]:
     result: list[Json] = []
     for item in value:
         if isinstance(item, str):
-            result.append(_text_message("user", item))
+            result.append(text_message("user", item))
         elif isinstance(item, Mapping):
             result += _item(item, result)
         elif isinstance(item, list):  # LangChain's batches
@@ -55,7 +79,7 @@ def system(value: Any) -> list[Json]:
     if not value:
         return []
     if isinstance(value, str):
-        return [_text_message("system", value)]
+        return [text_message("system", value)]
     if isinstance(value, Mapping) and "parts" in value:
         value = value["parts"]
     parts = [part for item in _list(value) for part in _parts(item)]
@@ -69,7 +93,8 @@ def answers(value: Any, reason: Any = None) -> list[Json]:
     """
     value = _first_of_batch(value)
     if isinstance(value, str):
-        return [_text_message("assistant", value)] if value and value[0] != "<" else []
+        is_text = value and not _OBJECT.fullmatch(value)
+        return [text_message("assistant", value)] if is_text else []
     if isinstance(value, list):
         if value and all(isinstance(item, Mapping) and "finish_reason" in item for item in value):
             return [{**_one(item), "finish_reason": item["finish_reason"]} for item in value]
@@ -93,52 +118,65 @@ def answers(value: Any, reason: Any = None) -> list[Json]:
         if generations and isinstance(generations[0], list):
             generations = generations[0]
         return [
-            _one(found.get("message") or {"content": found.get("text", "")}, "assistant")
+            _finished(
+                _one(found.get("message") or {"content": found.get("text", "")}, "assistant"),
+                _mapping(found.get("generation_info")).get("finish_reason"),
+            )
             for found in generations
             if isinstance(found, Mapping)
         ]
     output = value.get("output")
     if isinstance(output, list):  # OpenAI's responses
         found = [m for m in messages(output) if m["role"] == "assistant"]
-        return [_finished(m, "tool_calls" if _calls(m) else "stop") for m in found[-1:]]
+        cut = _mapping(value.get("incomplete_details")).get("reason")
+        return [_finished(m, None if _calls(m) else cut) for m in found[-1:]]
+    reason = value.get("stop_reason") or value.get("stopReason") or reason
     for name in ("message", "messages", "output", "outputs", "response", "answer"):
         if value.get(name) and "content" not in value:
-            return answers(value[name])
+            return answers(value[name], reason)
     if "content" in value or "parts" in value or "tool_calls" in value:
-        return [_finished(_one(value, "assistant"), value.get("stop_reason"))]
+        return [_finished(_one(value, "assistant"), reason)]
     return []
 
 
 def answer_of_chunks(chunks: Iterable[Any]) -> Json | None:
     """The completion that OpenAI streamed. MLflow's own sum of it leaves tool calls out."""
-    text: dict[int, list[str]] = {}
-    calls: dict[int, dict[int, Json]] = {}
+    text: dict[str, list[str]] = {}
+    thoughts: dict[str, list[str]] = {}
+    calls: dict[str, dict[str, Json]] = {}
     result: Json = {}
-    reasons: dict[int, Any] = {}
+    reasons: dict[str, Any] = {}
     for chunk in chunks:
         if not isinstance(chunk, Mapping) or not isinstance(chunk.get("choices"), list):
             return None
         for name in ("id", "model", "usage"):
             if chunk.get(name) is not None:
                 result[name] = chunk[name]
-        for choice in chunk["choices"]:
-            index, delta = choice.get("index", 0), choice.get("delta") or {}
-            text.setdefault(index, []).append(delta.get("content") or delta.get("refusal") or "")
+        for choice in map(_mapping, chunk["choices"]):
+            index, delta = str(choice.get("index", 0)), _mapping(choice.get("delta"))
+            said = _list(delta.get("content") or delta.get("refusal"))
+            text.setdefault(index, []).extend(t for t in said if isinstance(t, str))
+            thought = delta.get("reasoning_content") or delta.get("reasoning")
+            thoughts.setdefault(index, []).append(thought if isinstance(thought, str) else "")
+            for part in (p for item in said if isinstance(item, Mapping) for p in _parts(item)):
+                into = {"text": text, "reasoning": thoughts}.get(part["type"], {})
+                into.setdefault(index, []).append(str(part["content"]))
             reasons[index] = choice.get("finish_reason") or reasons.get(index)
-            for part in delta.get("tool_calls") or ():
+            for call in map(_mapping, _list(delta.get("tool_calls"))):
                 known = calls.setdefault(index, {}).setdefault(
-                    part.get("index", 0), {"id": "", "function": {"name": "", "arguments": ""}}
+                    str(call.get("index", 0)), {"id": "", "function": {"name": "", "arguments": ""}}
                 )
-                function = part.get("function") or {}
-                known["id"] = part.get("id") or known["id"]
-                known["function"]["name"] += function.get("name") or ""
-                known["function"]["arguments"] += function.get("arguments") or ""
+                function = _mapping(call.get("function"))
+                known["id"] = call.get("id") or known["id"]
+                known["function"]["name"] += str(function.get("name") or "")
+                known["function"]["arguments"] += str(function.get("arguments") or "")
     if not text:
         return None
     result["choices"] = [
         {
             "message": {
                 "role": "assistant",
+                "reasoning_content": "".join(thoughts[index]),
                 "content": "".join(pieces),
                 "tool_calls": list(calls.get(index, {}).values()),
             },
@@ -174,21 +212,86 @@ def tools(value: Any) -> Iterator[Json]:
 
 def _item(item: Mapping[str, Any], before: list[Json]) -> list[Json]:
     """The messages of an item; what an assistant's turn consists of goes to the one before."""
-    kind = item.get("type")
-    if kind == "function_call" and "call_id" in item:
-        call = {"id": item["call_id"], "name": item.get("name"), "arguments": item.get("arguments")}
-        return _same_turn(
-            before, [{"type": "tool_call", **call, "arguments": _loaded(call["arguments"])}]
-        )
-    if kind == "function_call_output":
-        return [_tool_message(item.get("call_id"), item.get("output"), False)]
-    if kind == "reasoning" and "role" not in item:
-        return _same_turn(before, _parts(item))
+    kind = str(item.get("type") or "")
+    if kind == "additional_tools":
+        return []
     if kind == "message" and item.get("role") == "assistant":
         return _same_turn(before, [p for c in _list(item.get("content")) for p in _parts(c)])
-    if "role" not in item and _parts_alone(item):
-        return [{"role": "user", "parts": _parts(item)}]
-    return _message(item)
+    is_message = kind != "reasoning" and any(n in item for n in ("content", "parts", "kwargs"))
+    if is_message or "role" in item:
+        return _message(item)
+    if kind.endswith("_output"):
+        given = next((item[n] for n in ("output", "result", "tools") if item.get(n)), None)
+        given = [given] if isinstance(given, Mapping) else given
+        return [_tool_message(item.get("call_id") or item.get("id"), given, False)]
+    parts = _item_parts(item, kind) or _parts(item)
+    if kind != "image_generation_call" and all(part["type"] in _BY_USER for part in parts):
+        return [{"role": "user", "parts": parts}]
+    return _same_turn(before, parts)
+
+
+def _item_parts(item: Mapping[str, Any], kind: str) -> list[Json]:
+    """The parts of an item of OpenAI's: a call, a tool that OpenAI ran; none of any other."""
+    name = kind.removesuffix("_call")
+    if name in _RUN_BY_OPENAI:
+        return _run_by_openai(item, name)
+    if kind == "image_generation_call" and item.get("result"):
+        image = {"data": item["result"], "format": item.get("output_format") or "png"}
+        return [_source(image, "image")]
+    if name == kind or kind in _GENAI or kind == "image_generation_call":
+        return []
+    about = ("type", "id", "call_id", "status", "name")
+    rest = {key: _set(value) for key, value in item.items() if value and key not in about}
+    call = {
+        "type": "tool_call",
+        "id": str(item.get("call_id") or item.get("id") or name),
+        "name": str(item.get("name") or name),
+        "arguments": loaded(item["arguments"]) if "arguments" in item else rest,
+    }
+    return [{**call, "inspect": {"type": "custom"}} if kind == "custom_tool_call" else call]
+
+
+def _run_by_openai(item: Mapping[str, Any], kind: str) -> list[Json]:
+    """As Inspect's own provider has it."""
+    name, error = str(item.get("name") or kind), item.get("error")
+    arguments, result = item.get("arguments"), item.get("output")
+    if kind == "web_search":
+        arguments = _set(_mapping(item.get("action")) or {"type": "search", "query": ""})
+        name = str(arguments.get("type"))
+    elif kind == "file_search":
+        arguments, result = item.get("queries"), item.get("results")
+    elif kind == "code_interpreter":
+        outputs = [output for output in _list(item.get("outputs")) if isinstance(output, Mapping)]
+        texts = [output.get("logs") or f"image: {output.get('url')}" for output in outputs]
+        arguments, result = item.get("code"), "\n\n".join(texts)
+    elif kind == "mcp_list_tools":
+        result = _set(item.get("tools"))
+    if isinstance(error, Mapping):
+        error = error.get("content") or f"{error.get('message')} ({error.get('code')})"
+    if error is None and item.get("status") == "failed":
+        error = "failed"
+    identity = str(item.get("id") or "")
+    return [
+        {
+            "type": "server_tool_call",
+            "id": identity,
+            "name": name,
+            "server_tool_call": {"type": kind, "arguments": arguments},
+            "inspect": {"context": item.get("server_label")},
+        },
+        {
+            "type": "server_tool_call_response",
+            "id": identity,
+            "server_tool_call_response": {"type": kind, "result": result, "error": error},
+        },
+    ]
+
+
+def _set(value: Any) -> Any:
+    """Without the fields that are null: the SDK's for what is not set."""
+    if isinstance(value, Mapping):
+        return {name: _set(item) for name, item in value.items() if item is not None}
+    return [_set(item) for item in value] if isinstance(value, list) else value
 
 
 def _same_turn(before: list[Json], parts: list[Json]) -> list[Json]:
@@ -196,10 +299,6 @@ def _same_turn(before: list[Json], parts: list[Json]) -> list[Json]:
         before[-1]["parts"] += parts
         return []
     return [{"role": "assistant", "parts": parts, "turn": True}]
-
-
-def _parts_alone(item: Mapping[str, Any]) -> bool:
-    return item.get("type") in _TEXT or ("text" in item and "content" not in item)
 
 
 def _one(message: Any, role: str | None = None) -> Json:
@@ -255,7 +354,8 @@ def _message(message: Mapping[str, Any], role: str | None = None) -> list[Json]:
     return [*results, result]
 
 
-def _text_message(role: str, text: str) -> Json:
+def text_message(role: str, text: str) -> Json:
+    """A message of one text."""
     return {"role": role, "parts": [{"type": "text", "content": text}]}
 
 
@@ -285,7 +385,8 @@ def _choice(choice: Mapping[str, Any]) -> Json:
 def _finished(message: Json, reason: Any) -> Json:
     if reason is None:
         reason = "tool_call" if _calls(message) else "stop"
-    return {**message, "finish_reason": str(reason).rpartition(".")[2].lower()}
+    reason = str(reason).rpartition(".")[2].lower()
+    return {**message, "finish_reason": _REASONS.get(reason, reason)}
 
 
 def _calls(message: Json) -> bool:
@@ -301,7 +402,7 @@ def _call(call: Any) -> Json:
     arguments = function.get("arguments", function.get("args", function.get("input")))
     name = str(function.get("name") or "")
     identity = str(call.get("id") or call.get("call_id") or name)
-    return {"type": "tool_call", "id": identity, "name": name, "arguments": _loaded(arguments)}
+    return {"type": "tool_call", "id": identity, "name": name, "arguments": loaded(arguments)}
 
 
 # --- parts ----------------------------------------------------------------------------------------
@@ -313,6 +414,7 @@ def _parts(part: Any) -> list[Json]:
     if not isinstance(part, Mapping):
         return []
     kind = part.get("type")
+    kind = kind if isinstance(kind, str) else None
     if kind in _GENAI or (
         kind in ("text", "reasoning") and "content" in part and "text" not in part
     ):
@@ -338,7 +440,7 @@ def _parts(part: Any) -> list[Json]:
         return [_call(part)]
     if kind == "tool_use":
         call = {"id": str(part.get("id") or ""), "name": str(part.get("name") or "")}
-        return [{"type": "tool_call", **call, "arguments": _loaded(part.get("input"))}]
+        return [{"type": "tool_call", **call, "arguments": loaded(part.get("input"))}]
     for name in ("function_call", "functionCall", "toolUse"):  # Gemini, Bedrock
         if isinstance(part.get(name), Mapping):
             called = part[name]
@@ -350,6 +452,14 @@ def _parts(part: Any) -> list[Json]:
             identity = str(given.get("id") or given.get("name") or "")
             response = given.get("response")
             return [{"type": "tool_call_response", "id": identity, "response": response}]
+    if isinstance(part.get("reasoningContent"), Mapping):  # Bedrock
+        secret = part["reasoningContent"].get("redactedContent")
+        said = _mapping(part["reasoningContent"].get("reasoningText"))
+        if secret is not None:
+            return _parts({"type": "redacted_thinking", "data": _base64(secret)})
+        return _parts({"type": "reasoning", **said})
+    if kind is None and "json" in part:
+        return [{"type": "text", "content": json.dumps(part["json"], ensure_ascii=False)}]
     return _media(part)
 
 
@@ -363,8 +473,16 @@ def _reasoning(part: Mapping[str, Any]) -> str:
 
 def _media(part: Mapping[str, Any]) -> list[Json]:
     """An image, audio or document, however it is put; anything else as it is."""
-    kind = str(part.get("type") or "")
-    modality = "image" if "image" in kind else "audio" if "audio" in kind else "document"
+    kind = part.get("type")
+    kind = kind if isinstance(kind, str) else ""
+    is_image = "image" in kind or "image_url" in part
+    modality = "image" if is_image else "audio" if "audio" in kind else "document"
+    for name in ("image", "audio", "video", "document"):  # Bedrock
+        inner = part.get(name)
+        if isinstance(inner, Mapping) and isinstance(inner.get("source"), Mapping):
+            part = {"source": {**inner["source"], "format": inner.get("format")}}
+            modality = name
+            break
     for name in (
         "inline_data",
         "inlineData",
@@ -376,6 +494,11 @@ def _media(part: Mapping[str, Any]) -> list[Json]:
     ):
         inner = part.get(name)
         if isinstance(inner, Mapping):
+            text = inner.get("text", inner.get("content"))  # a document of text
+            if inner.get("type") == "text":
+                text = inner.get("data")
+            if text is not None:
+                return [p for item in _list(text) for p in _parts(item)]
             return [_source(inner, modality)]
     url = part.get("image_url", part.get("url"))
     url = url.get("url") if isinstance(url, Mapping) else url
@@ -388,17 +511,16 @@ def _media(part: Mapping[str, Any]) -> list[Json]:
 
 def _source(source: Mapping[str, Any], modality: str) -> Json:
     mime_type = source.get("media_type") or source.get("mime_type") or source.get("mimeType")
-    if mime_type is None and source.get("format"):
-        mime_type = f"audio/{'mpeg' if source['format'] == 'mp3' else source['format']}"
+    form = source.get("format")
+    if mime_type is None and isinstance(form, str):
+        mime_type = _FORMATS.get(form) or (None if modality == "document" else f"{modality}/{form}")
     if isinstance(mime_type, str) and mime_type.partition("/")[0] in ("image", "audio", "video"):
         modality = mime_type.partition("/")[0]
     data = source.get("data") or source.get("base64") or source.get("file_data")
-    url = (
-        source.get("url")
-        or source.get("file_uri")
-        or source.get("fileUri")
-        or source.get("file_id")
-    )
+    data = _base64(source["bytes"]) if "bytes" in source else data
+    stored = _mapping(source.get("s3Location"))
+    urls = (source.get(name) for name in ("url", "file_uri", "fileUri", "file_id"))
+    url = next((url for url in urls if url), stored.get("uri"))
     if isinstance(data, str) and data.startswith("data:"):
         data, url = None, data
     if isinstance(url, str) and url.startswith("data:"):
@@ -408,6 +530,26 @@ def _source(source: Mapping[str, Any], modality: str) -> Json:
     if isinstance(data, str):
         return {"type": "blob", "modality": modality, **typed, "content": data}
     return {"type": "uri", "modality": modality, **typed, "uri": str(url or "")}
+
+
+def recorded_bytes(value: Any) -> bytes | None:
+    """The bytes that MLflow recorded as Python writes them (`b'…'`); None of anything else."""
+    if not isinstance(value, str) or value[:2] not in ("b'", 'b"'):
+        return None
+    try:
+        found = ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return None
+    return found if isinstance(found, bytes) else None
+
+
+def _base64(value: Any) -> str:
+    found = recorded_bytes(value)
+    return str(value) if found is None else b64encode(found).decode()
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def _inner(outer: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -426,13 +568,3 @@ def _first_of_batch(value: Any) -> Any:
     while isinstance(value, list) and len(value) == 1 and isinstance(value[0], list):
         value = value[0]
     return value
-
-
-def _loaded(value: Any) -> Any:
-    """Arguments, which many write as JSON text."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(value)
-    except ValueError:
-        return value

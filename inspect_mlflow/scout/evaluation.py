@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from inspect_mlflow.scout.extraction import config_of
-from inspect_mlflow.scout.tree import Happening, Node, from_ns
+from inspect_mlflow.scout.tree import Happening, Node, from_ns, loaded
 from otel_bridge import semconv as sc
 from otel_bridge.messages import (
     digest,
@@ -340,7 +340,7 @@ class _Events:
                 **_place(happening.attributes, happening.attributes.get),
                 "timestamp": from_ns(happening.time_ns),
             }
-            rest = _object(_read(happening.attributes.get(sc.INSPECT_EVENT_DATA)))
+            rest = _object(loaded(happening.attributes.get(sc.INSPECT_EVENT_DATA)))
             if happening.name == sc.EVENT_EVALUATION_RESULT:
                 scored.setdefault(key, []).append(happening)
             elif happening.name == sc.EVENT_EXCEPTION:
@@ -352,10 +352,10 @@ class _Events:
                 self._add(key, kind, {**data, **rest})
         for key, parts in scored.items():
             first = parts[0].attributes
-            rest = _object(_read(first.get(sc.INSPECT_EVENT_DATA)))
+            rest = _object(loaded(first.get(sc.INSPECT_EVENT_DATA)))
             target = first.get(sc.INSPECT_SCORE_TARGET)
             if rest.get("target") == "json":
-                target = _read(target)
+                target = loaded(target)
             data = {
                 **_place(first, first.get),
                 "timestamp": from_ns(parts[0].time_ns),
@@ -396,7 +396,7 @@ def _place(attributes: Mapping[str, Any], get: Any) -> Json:
     if sc.INSPECT_WORKING_START in attributes:
         data["working_start"] = get(sc.INSPECT_WORKING_START)
     if sc.INSPECT_EVENT_METADATA in attributes:
-        data["metadata"] = _read(get(sc.INSPECT_EVENT_METADATA))
+        data["metadata"] = loaded(get(sc.INSPECT_EVENT_METADATA))
     return data
 
 
@@ -480,7 +480,7 @@ def _scores(happenings: Iterable[Happening]) -> dict[str, Json] | None:
 
 def _score(parts: list[Happening]) -> Json:
     first = parts[0].attributes
-    rest = _object(_read(first.get(sc.INSPECT_EVENT_DATA)))
+    rest = _object(loaded(first.get(sc.INSPECT_EVENT_DATA)))
     score = _object(rest.get("score"))
     if "value" not in score:  # content was not captured
         score["value"] = _value_of(parts)
@@ -493,7 +493,7 @@ def _score(parts: list[Happening]) -> Json:
         if key in first:
             score[name] = first[key]
     if sc.INSPECT_SCORE_METADATA in first:
-        score["metadata"] = _read(first[sc.INSPECT_SCORE_METADATA])
+        score["metadata"] = loaded(first[sc.INSPECT_SCORE_METADATA])
     return score
 
 
@@ -553,15 +553,3 @@ def _limit(root: Node) -> Json | None:
 
 def _object(value: Any) -> Json:
     return dict(value) if isinstance(value, Mapping) else {}
-
-
-def _read(value: Any) -> Any:
-    """The value of JSON text."""
-    import json
-
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(value)
-    except ValueError:
-        return value

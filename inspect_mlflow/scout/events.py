@@ -12,9 +12,11 @@ from inspect_mlflow.scout.extraction import (
     config_of,
     input_messages,
     inputs_of,
+    json_answer,
     model_of,
     output_of,
     outputs_of,
+    prompts_of,
     tools_of,
 )
 from inspect_mlflow.scout.tree import Node, from_ns
@@ -24,7 +26,7 @@ from otel_bridge.values import to_json
 
 if TYPE_CHECKING:
     from inspect_ai.event import Event, ModelEvent, ToolEvent
-    from inspect_ai.model import ChatMessage
+    from inspect_ai.model import ChatMessage, ChatMessageAssistant, StopReason
     from inspect_ai.tool import ToolCall
 
 _MAX_BYTES = 1_000_000
@@ -36,6 +38,8 @@ class Story:
 
     events: list[Event] = field(default_factory=list)
     messages: list[ChatMessage] = field(default_factory=list)
+    main: ModelEvent | None = None
+    """The model call whose conversation the messages are."""
     problems: list[str] = field(default_factory=list)
     """What couldn't be read, in a few words each."""
 
@@ -57,18 +61,24 @@ def story_of(roots: Iterable[Node]) -> Story:
     story = Story()
     depths: dict[str, int] = {}
     roots = without_repeats(roots)
-    names = {node.id: node.name for root in roots for node in root.walk()}
+    nodes = {node.id: node for root in roots for node in root.walk()}
     for root in roots:
         story.events += _events(root, None, 0, depths, story.problems)
     _fill_in_answers(story)
     for event in story.models:
         if not event.output.choices and not event.error:
-            story.problems.append(f"what the model call {names[str(event.uuid)]!r} answered")
+            node = nodes[str(event.uuid)]
+            said = json_answer(node)
+            if said is not None:
+                _answer(event, output_message_from_genai(said).message)
+            shape = "" if said is None else ", whose JSON is taken for text"
+            story.problems.append(f"what the model call {node.name!r} answered{shape}")
     _match_calls(story.events)
     apply_ids = stable_message_ids()
     for event in story.models:
         apply_ids(event)
-    story.messages = _conversation(story, depths, roots)
+    story.main = _main(story.models, depths)
+    story.messages = _conversation(story.main, roots)
     apply_ids(story.messages)
     return story
 
@@ -145,6 +155,10 @@ def _model_event(node: Node, around: str | None, problems: list[str]) -> ModelEv
     error = _error(node)
     if not messages:
         problems.append(f"what the model call {node.name!r} was given")
+    prompts = prompts_of(node)
+    if prompts > 1:
+        of_which = f"{prompts - 1} of the {prompts} prompts"
+        problems.append(f"{of_which} that the model call {node.name!r} was given")
     if not output.choices:
         output.error = error
     return ModelEvent(
@@ -233,34 +247,38 @@ def _fill_in_answers(story: Story) -> None:
             if answer.role != "assistant":
                 continue
             if [_said(m) for m in later.input[:length]] == [_said(m) for m in event.input]:
-                from inspect_ai.model import ChatCompletionChoice
-
-                message = answer.model_copy(update={"source": "generate"})
-                event.output.choices = [
-                    ChatCompletionChoice(
-                        message=message, stop_reason="tool_calls" if message.tool_calls else "stop"
-                    )
-                ]
-                event.output.completion = message.text
+                _answer(event, answer)
                 break
+
+
+def _answer(event: ModelEvent, answer: ChatMessageAssistant) -> None:
+    from inspect_ai.model import ChatCompletionChoice
+
+    message = answer.model_copy(update={"source": "generate"})
+    reason: StopReason = "tool_calls" if message.tool_calls else "stop"
+    event.output.choices = [ChatCompletionChoice(message=message, stop_reason=reason)]
+    event.output.completion = message.text
 
 
 def _said(message: ChatMessage) -> dict[str, Any]:
     return message.model_dump(exclude={"id", "source", "model", "metadata"})
 
 
-def _conversation(story: Story, depths: dict[str, int], roots: list[Node]) -> list[ChatMessage]:
-    models = [event for event in story.models if event.input]
-    if not models:
-        return _outer_messages(roots)
-    outermost = min(depths[str(event.uuid)] for event in models)
+def _main(models: list[ModelEvent], depths: dict[str, int]) -> ModelEvent | None:
+    """Of the calls by the outermost agent the one with the longest conversation, the last of it."""
+    models = [event for event in models if event.input] or models
+    outermost = min((depths[str(event.uuid)] for event in models), default=0)
     candidates = [event for event in models if depths[str(event.uuid)] == outermost]
-    longest = max(len(event.input) for event in candidates)
-    last = [event for event in candidates if len(event.input) == longest][-1]
-    messages = list(last.input)
-    if last.output.choices:
-        messages.append(last.output.choices[0].message)
-    elif last.error is None and roots:
+    return max(reversed(candidates), key=lambda event: len(event.input), default=None)
+
+
+def _conversation(main: ModelEvent | None, roots: list[Node]) -> list[ChatMessage]:
+    if main is None or not main.input:
+        return _outer_messages(roots)
+    messages = list(main.input)
+    if main.output.choices:
+        messages.append(main.output.choices[0].message)
+    elif main.error is None and roots:
         messages += [m for m in _outer_messages(roots) if m.role == "assistant"][-1:]
     return messages
 
@@ -270,6 +288,6 @@ def _outer_messages(roots: list[Node]) -> list[ChatMessage]:
     messages: list[ChatMessage] = []
     for root in roots[:1]:
         messages += input_messages(root)
-        answers = dialects.answers(outputs_of(root))
-        messages += [output_message_from_genai(answer).message for answer in answers[:1]]
+        found = next(iter(dialects.answers(outputs_of(root))), None) or json_answer(root)
+        messages += [output_message_from_genai(found).message] if found is not None else []
     return messages

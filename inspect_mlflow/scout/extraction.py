@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from inspect_mlflow.scout import dialects
-from inspect_mlflow.scout.tree import Node
+from inspect_mlflow.scout.tree import Node, loaded
 from otel_bridge import semconv as sc
 from otel_bridge.messages import (
     messages_from_genai,
@@ -20,8 +19,8 @@ if TYPE_CHECKING:
     from inspect_ai.model import ChatMessage, GenerateConfig, ModelOutput, ModelUsage
     from inspect_ai.tool import ToolInfo
 
-INPUTS = "mlflow.spanInputs"
-OUTPUTS = "mlflow.spanOutputs"
+_INPUTS = ("mlflow.spanInputs", "input.value", "traceloop.entity.input")
+_OUTPUTS = ("mlflow.spanOutputs", "output.value", "traceloop.entity.output")
 _CHUNK = "mlflow.chunk.item."
 _CHUNK_VALUE = "mlflow.chunk.value"
 
@@ -30,12 +29,49 @@ Json = dict[str, Any]
 
 def inputs_of(node: Node) -> Any:
     """What went into a span, as its maker wrote it."""
-    return node.get(INPUTS, node.get("input.value", node.get("traceloop.entity.input")))
+    found = node.get(_name(node, _INPUTS))
+    return _with_body(found) if isinstance(found, Mapping) and "modelId" in found else found
 
 
 def outputs_of(node: Node) -> Any:
     """What came out of a span, as its maker wrote it."""
-    return node.get(OUTPUTS, node.get("output.value", node.get("traceloop.entity.output")))
+    found = node.get(_name(node, _OUTPUTS))
+    return (
+        _with_body(found) if isinstance(found, Mapping) and "ResponseMetadata" in found else found
+    )
+
+
+def json_answer(node: Node) -> Json | None:
+    """What came out of a span in no shape that is known, as an assistant's message of its JSON.
+
+    It may have been text: MLflow keeps text that reads as JSON as it keeps an object.
+    """
+    found = outputs_of(node)
+    if found is None or isinstance(found, str):
+        return None
+    text = str(node.text(_name(node, _OUTPUTS)))
+    return {**dialects.text_message("assistant", text), "finish_reason": "stop"}
+
+
+def prompts_of(node: Node) -> int:
+    """How many prompts a model call was given at once, each to be answered by itself."""
+    outputs = outputs_of(node)
+    found = outputs.get("generations") if isinstance(outputs, Mapping) else None
+    is_batch = isinstance(found, list) and all(isinstance(item, list) for item in found)
+    return len(found) if found and is_batch else 1
+
+
+def _name(node: Node, names: Iterable[str]) -> str:
+    return next((name for name in names if name in node.attributes), "")
+
+
+def _with_body(sent: Mapping[str, Any]) -> Any:
+    """What Bedrock's `invoke_model` was sent or gave, with what its body says; None of a stream."""
+    if "body" not in sent:
+        return sent
+    data = dialects.recorded_bytes(sent["body"])
+    body = loaded(sent["body"] if data is None else data.decode(errors="replace"))
+    return {**sent, **body} if isinstance(body, Mapping) else None
 
 
 # --- messages -------------------------------------------------------------------------------------
@@ -56,7 +92,10 @@ def _input_messages(node: Node) -> list[Json]:
     flat = _flat(node, "llm.input_messages.", "message.") or _flat(node, "gen_ai.prompt.", "")
     if flat:
         return dialects.messages(flat)
-    return _conversation(inputs_of(node))
+    given = inputs_of(node)
+    if prompts_of(node) > 1 and isinstance(given, list):
+        given = given[:1]
+    return _conversation(given)
 
 
 def _conversation(value: Any) -> list[Json]:
@@ -85,10 +124,11 @@ def _conversation(value: Any) -> list[Json]:
 def _flat(node: Node, prefix: str, inner: str) -> list[Json]:
     """Messages that are spread over attributes: `llm.input_messages.0.message.role`, …"""
     found: Json = {}
-    for key, value in node.under(prefix).items():
-        index, _, path = key.partition(".")
-        if index.isdecimal():
-            _put(found.setdefault(index, {}), path.removeprefix(inner).split("."), value)
+    for key in node.attributes:
+        index, _, path = key.removeprefix(prefix).partition(".")
+        if key.startswith(prefix) and index.isdecimal():
+            path = path.removeprefix(inner)
+            _put(found.setdefault(index, {}), path.split("."), node.content(key))
     return [_unflattened(found[index]) for index in sorted(found, key=int)]
 
 
@@ -128,7 +168,7 @@ def output_of(node: Node) -> ModelOutput:
     from inspect_ai.model import ModelOutput
 
     streamed = dialects.answer_of_chunks(
-        _loaded(event.attributes.get(_CHUNK_VALUE))
+        loaded(event.attributes.get(_CHUNK_VALUE))
         for event in node.events
         if event.name.startswith(_CHUNK)
     )
@@ -181,10 +221,8 @@ def tools_of(node: Node) -> list[ToolInfo]:
             config.get("tools") if isinstance(config, Mapping) else None
         )
     if not found:
-        schemas = [
-            _loaded(v) for k, v in node.under("llm.tools.").items() if k.endswith("json_schema")
-        ]
-        found = schemas
+        names = (name for name in node.attributes if name.startswith("llm.tools."))
+        found = [node.get(name) for name in names if name.endswith("json_schema")]
     return [tool_from_genai(tool) for tool in dialects.tools(found)]
 
 
@@ -233,12 +271,14 @@ def config_of(node: Node) -> GenerateConfig:
         for holder in (
             inputs,
             inputs.get("config"),
+            inputs.get("inferenceConfig"),
+            inputs.get("additionalModelRequestFields"),
             node.get("llm.invocation_parameters"),
             node.get("invocation_params"),
         ):
             for name, value in holder.items() if isinstance(holder, Mapping) else ():
-                if name in _PROVIDERS and value is not None:
-                    data.setdefault(_PROVIDERS[name], value)
+                if _snake(name) in _PROVIDERS and value is not None:
+                    data.setdefault(_PROVIDERS[_snake(name)], value)
         if isinstance(data.get("stop_seqs"), str):
             data["stop_seqs"] = [data["stop_seqs"]]
     try:
@@ -281,7 +321,7 @@ def _provider_usage(raw: Any) -> dict[str, int]:
         usage = raw["llm_output"].get("token_usage") or raw["llm_output"].get("usage")
     if not isinstance(usage, Mapping):
         return {}
-    names = {re.sub(r"(?<=[a-z])(?=[A-Z])", "_", key).lower(): v for key, v in usage.items()}
+    names = {_snake(key): value for key, value in usage.items()}
     found = _first(
         names,
         input=("prompt_tokens", "input_tokens", "prompt_token_count"),
@@ -302,6 +342,10 @@ def _provider_usage(raw: Any) -> dict[str, int]:
     if "thoughts_token_count" in names:  # Gemini counts thoughts apart
         found["output"] = found.get("output", 0) + found.get("reasoning", 0)
     return found if "input" in found or "output" in found else {}
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
 
 
 def _counted(node: Node) -> dict[str, int]:
@@ -373,10 +417,3 @@ def _first(source: Any, **names: tuple[str, ...]) -> dict[str, int]:
                 found[wanted] = int(value)
                 break
     return found
-
-
-def _loaded(value: Any) -> Any:
-    try:
-        return json.loads(value) if isinstance(value, str) else value
-    except ValueError:
-        return value

@@ -75,7 +75,7 @@ def transcript_of_trace(roots: list[Node], story: Story, trace: Trace, uri: str)
     agent = next((e for e in story.events if e.event == "span_begin" and e.type == "agent"), None)
     usages = [event.output.usage for event in models if event.output.usage is not None]
     duration = trace.info.execution_duration
-    main = max(models, key=lambda event: len(event.input), default=None)
+    main = story.main
     return Transcript(
         transcript_id=trace.info.trace_id,
         source_type=SOURCE_TYPE,

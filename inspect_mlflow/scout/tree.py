@@ -19,6 +19,14 @@ def from_ns(ns: int) -> datetime:
     return _EPOCH + timedelta(microseconds=ns // 1000)
 
 
+def loaded(value: Any) -> Any:
+    """What JSON text says; any other text, and anything else, as it is."""
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
 @dataclass(frozen=True, slots=True)
 class Happening:
     """A span event. `time_ns` is Unix time."""
@@ -71,14 +79,9 @@ class Node:
         raw = self.attributes.get(key)
         if raw is None:
             return default
-        value: Any = raw
-        if isinstance(raw, str):
-            try:
-                value = json.loads(raw)
-                if isinstance(value, str) and value[:1] in ("{", "["):
-                    value = json.loads(value)
-            except ValueError:
-                pass
+        value = loaded(raw)
+        if isinstance(value, str) and value[:1] in ("{", "["):
+            value = loaded(value)
         self._read[key] = value
         return value
 
@@ -87,19 +90,14 @@ class Node:
         raw = self.attributes.get(key)
         if raw is None or not isinstance(raw, str):
             return None if raw is None else json.dumps(raw)
-        try:
-            value = json.loads(raw)
-        except ValueError:
-            return raw
+        value = loaded(raw)
         return value if isinstance(value, str) else raw
 
-    def under(self, prefix: str) -> dict[str, Any]:
-        """The attributes whose names begin with a prefix, by the rest of their names."""
-        return {
-            key[len(prefix) :]: self.get(key)
-            for key in self.attributes
-            if key[: len(prefix)] == prefix
-        }
+    def content(self, key: str) -> Any:
+        """An attribute that is text, or JSON of a list of parts that say their type."""
+        value = self.get(key)
+        parts = isinstance(value, list) and all(isinstance(p, dict) and "type" in p for p in value)
+        return value if value and parts else self.text(key)
 
     def walk(self) -> Iterator[Node]:
         """This node and all below it, parents first, each level in the order of time."""

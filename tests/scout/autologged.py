@@ -1,4 +1,4 @@
-"""A program that uses the OpenAI and Anthropic SDKs under MLflow's autolog.
+"""A program that uses the SDKs of OpenAI, Anthropic and Bedrock under MLflow's autolog.
 
 Its traces are named after what makes them: `openai.chat`, `openai.chat.stream`, … Run as
 `python -m tests.scout.autologged URI EXPERIMENT`, in a process of its own: autolog patches SDKs.
@@ -8,6 +8,8 @@ import asyncio
 import json
 import sys
 from collections.abc import Callable
+from functools import partial
+from importlib import import_module
 from typing import Any
 
 import anthropic
@@ -114,6 +116,43 @@ def anthropic_turns(
             messages.append({"role": "user", "content": results})
 
 
+IMAGE = b"\x89PNG\r\n'\""
+
+
+def bedrock_converse(client: Any) -> None:
+    spec = {"name": "add", "description": TOOL["description"], "inputSchema": {"json": PARAMETERS}}
+    image = {"image": {"format": "png", "source": {"bytes": IMAGE}}}
+    messages: list[Any] = [{"role": "user", "content": [{"text": QUESTION}, image]}]
+    for _ in range(2):
+        answer = client.converse(
+            modelId="anthropic.claude-4",
+            system=[{"text": "You add."}],
+            messages=messages,
+            inferenceConfig={"maxTokens": 100, "temperature": 0.5, "stopSequences": ["END"]},
+            toolConfig={"tools": [{"toolSpec": spec}]},
+        )["output"]["message"]
+        messages.append(answer)
+        results = [
+            {"toolUseId": part["toolUse"]["toolUseId"], "content": [{"json": {"sum": 5}}]}
+            for part in answer["content"]
+            if "toolUse" in part and add(**part["toolUse"]["input"])
+        ]
+        if results:
+            messages.append({"role": "user", "content": [{"toolResult": r} for r in results]})
+
+
+def bedrock_invoke(client: Any, as_bytes: bool) -> None:
+    def ask(options: Any) -> list[dict[str, Any]]:
+        body = json.dumps({k: v for k, v in options.items() if k != "model"})
+        answer = client.invoke_model(
+            modelId="anthropic.claude-4", body=body.encode() if as_bytes else body
+        )
+        found: list[dict[str, Any]] = json.loads(answer["body"].read())["content"]
+        return found
+
+    anthropic_turns(ask, add)
+
+
 def blocks(message: anthropic.types.Message) -> list[dict[str, Any]]:
     """The content of Anthropic's message."""
     return [block.model_dump(exclude_none=True) for block in message.content]
@@ -147,6 +186,8 @@ def main(uri: str, experiment: str) -> None:
     mlflow.set_experiment(experiment)
     mlflow.openai.autolog()
     mlflow.anthropic.autolog()
+    mlflow.bedrock.autolog()
+    boto3: Any = import_module("boto3")
     with running_providers() as address:
         one = openai.OpenAI(base_url=f"{address}/v1", api_key="none")
         other = anthropic.Anthropic(base_url=address, api_key="none")
@@ -161,6 +202,20 @@ def main(uri: str, experiment: str) -> None:
                     span.set_inputs({"question": QUESTION})
                     run(client, stream)  # type: ignore[arg-type]
                     span.set_outputs("It is 5.")
+        third = boto3.client(
+            "bedrock-runtime",
+            endpoint_url=address,
+            region_name="us-east-1",
+            aws_access_key_id="-",
+            aws_secret_access_key="-",
+        )
+        for name, use in (
+            ("bedrock.converse", bedrock_converse),
+            ("bedrock.invoke", partial(bedrock_invoke, as_bytes=False)),
+            ("bedrock.invoke.bytes", partial(bedrock_invoke, as_bytes=True)),
+        ):
+            with mlflow.start_span(name, span_type="AGENT"):
+                use(third)
         with mlflow.start_span("openai.parallel") as span:
             asyncio.run(in_parallel(openai.AsyncOpenAI(base_url=f"{address}/v1", api_key="none")))
         one.chat.completions.create(  # a trace that is one call

@@ -1,4 +1,6 @@
-"""A local HTTP server that speaks OpenAI's and Anthropic's protocols, streaming included.
+"""A local HTTP server that speaks OpenAI's, Anthropic's and Bedrock's protocols.
+
+OpenAI and Anthropic can be streamed.
 
 It answers any conversation that has no tool result yet with a call of the tool `add`, and any
 other with text; Anthropic's answers begin with thinking. Usage is fixed.
@@ -25,6 +27,13 @@ RESPONSES_USAGE = {
     "total_tokens": 48,
     "input_tokens_details": {"cached_tokens": 16},
     "output_tokens_details": {"reasoning_tokens": 3},
+}
+BEDROCK_USAGE = {
+    "inputTokens": 20,
+    "outputTokens": 9,
+    "totalTokens": 38,
+    "cacheReadInputTokens": 5,
+    "cacheWriteInputTokens": 4,
 }
 ANTHROPIC_USAGE = {
     "input_tokens": 20,
@@ -60,6 +69,8 @@ class _Handler(BaseHTTPRequestHandler):
             answer, chunks = _chat(request), _chat_chunks
         elif self.path.endswith("/responses"):
             answer, chunks = _response(request), _response_events
+        elif self.path.endswith("/converse"):
+            answer, chunks = _converse(request), _no_stream
         else:
             answer, chunks = _message(request), _message_events
         if request.get("stream"):
@@ -246,3 +257,29 @@ def _message_events(answer: dict[str, Any]) -> Iterator[tuple[str | None, Any]]:
     usage = {"output_tokens": answer["usage"]["output_tokens"]}
     yield "message_delta", {"type": "message_delta", "delta": delta, "usage": usage}
     yield "message_stop", {"type": "message_stop"}
+
+
+# --- Bedrock: converse (its `invoke_model` takes and gives Anthropic's own messages) --------------
+
+
+def _converse(request: dict[str, Any]) -> dict[str, Any]:
+    done = any("toolResult" in part for m in request["messages"] for part in m["content"])
+    content: list[dict[str, Any]] = [
+        {"reasoningContent": {"reasoningText": {"text": "Adding up.", "signature": "c2ln"}}},
+        {"reasoningContent": {"redactedContent": "QUJD"}},
+    ]
+    if done:
+        content.append({"text": "It is 5."})
+    else:
+        call = {"toolUseId": "tooluse_1", "name": "add", "input": ARGUMENTS}
+        content.append({"toolUse": call})
+    return {
+        "output": {"message": {"role": "assistant", "content": content}},
+        "stopReason": "max_tokens" if done else "tool_use",
+        "usage": BEDROCK_USAGE,
+        "metrics": {"latencyMs": 1},
+    }
+
+
+def _no_stream(answer: dict[str, Any]) -> Iterator[tuple[str | None, Any]]:
+    raise NotImplementedError

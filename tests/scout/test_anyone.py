@@ -173,14 +173,18 @@ MODELS: dict[str, dict[str, Any]] = {
         "CHAT_MODEL",
         {
             "modelId": "m",
-            "model": "m",
             "system": [{"text": "Be brief."}],
             "messages": BEDROCK_TURNS,
+            "inferenceConfig": {"temperature": 0.1},
         },
         {
+            "ResponseMetadata": {"HTTPStatusCode": 200, "RetryAttempts": 0},
             "output": {"message": {"role": "assistant", "content": [{"text": ANSWER}]}},
+            "stopReason": "end_turn",
             "usage": {"inputTokens": 11, "outputTokens": 5, "totalTokens": 16},
+            "metrics": {"latencyMs": 1},
         },
+        **{"mlflow.llm.model": "m", "mlflow.message.format": "bedrock"},
     ),
     "genai conventions": {
         "gen_ai.operation.name": "chat",
@@ -229,7 +233,7 @@ def test_agents_with_tools(name: str, store: str, experiment_name: str) -> None:
     assert (model.output.usage.input_tokens, model.output.usage.output_tokens) == (11, 5)
     assert transcript.total_tokens == 16
     assert transcript.agent == "forecaster"
-    if name not in ("messages alone", "bedrock"):
+    if name != "messages alone":
         assert transcript.model_options == {"temperature": 0.1}
     assert [(e.event, e.span_id == transcript.events[0].span_id) for e in transcript.events] == [
         ("span_begin", True),
@@ -243,10 +247,13 @@ def test_agents_with_tools(name: str, store: str, experiment_name: str) -> None:
 
 
 def test_nested_agents(store: str, experiment_name: str) -> None:
-    """The conversation is the outer agent's, not the longer one of an agent that it calls."""
+    """The conversation is the outer agent's, not the longer one of an agent that it calls.
+
+    So are the model and its options.
+    """
     inner = mlflow(
         "CHAT_MODEL",
-        {"model": "m", "messages": [*OPENAI_TURNS, *OPENAI_TURNS[1:]]},
+        {"model": "mini", "temperature": 1, "messages": [*OPENAI_TURNS, *OPENAI_TURNS[1:]]},
         openai_answer({"role": "assistant", "content": "inner"}),
     )
     outer = MODELS["openai"]
@@ -262,6 +269,7 @@ def test_nested_agents(store: str, experiment_name: str) -> None:
     transcript = the_one(store, experiment_name)
     assert transcript.messages[-1].text == ANSWER
     assert len(transcript.messages) == 5
+    assert (transcript.model, transcript.model_options) == ("m", {"temperature": 0.1})
     types = [e.type for e in transcript.events if e.event == "span_begin"]
     assert types == ["agent", "tool", "agent"]
 

@@ -1,8 +1,9 @@
-"""Traces that MLflow's autolog made of the real OpenAI and Anthropic SDKs."""
+"""Traces that MLflow's autolog made of the real SDKs of OpenAI, Anthropic and Bedrock."""
 
 import os
 import subprocess
 import sys
+from base64 import b64encode
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from inspect_ai.model import ModelUsage
 from inspect_ai.tool import ToolCall
 from inspect_scout import Transcript
 
-from tests.scout.autologged import QUESTION
+from tests.scout.autologged import IMAGE, QUESTION
 from tests.scout.providers import ANTHROPIC_USAGE, ARGUMENTS
 from tests.scout.support import imported
 
@@ -63,6 +64,9 @@ def transcripts(store: str) -> dict[str, Transcript]:
         # MLflow records neither the answer nor the usage of Anthropic's streams: the answer is
         # taken from the next call, the last one from what the trace says that came out
         ("anthropic.messages.stream", "claude-4", None, "toolu_1", None),
+        ("bedrock.converse", "anthropic.claude-4", None, "tooluse_1", ANTHROPIC),
+        ("bedrock.invoke", "anthropic.claude-4", "claude-4-2025", "toolu_1", ANTHROPIC),
+        ("bedrock.invoke.bytes", "anthropic.claude-4", "claude-4-2025", "toolu_1", ANTHROPIC),
     ],
 )
 def test_conversations(
@@ -81,7 +85,8 @@ def test_conversations(
     assert asked.role == "assistant"
     assert asked.tool_calls == [call]
     assert result.role == "tool"
-    assert (result.tool_call_id, result.text) == (call_id, "5")
+    said = '{"sum": 5}' if name == "bedrock.converse" else "5"
+    assert (result.tool_call_id, result.text) == (call_id, said)
     assert (answer.role, answer.text) == ("assistant", "It is 5.")
 
     first, second = (event for event in transcript.events if isinstance(event, ModelEvent))
@@ -106,7 +111,20 @@ def test_conversations(
     ]
 
 
-@pytest.mark.parametrize("name", ["openai.responses", "anthropic.messages"])
+def test_bedrock_s_media_and_reasons(transcripts: dict[str, Transcript]) -> None:
+    """MLflow records bytes as Python writes them."""
+    transcript = transcripts["bedrock.converse"]
+    content: Any = transcript.messages[1].content
+    assert content[1].image == f"data:image/png;base64,{b64encode(IMAGE).decode()}"
+    _, last = (event for event in transcript.events if isinstance(event, ModelEvent))
+    assert last.output.stop_reason == "max_tokens"
+    answer: Any = transcript.messages[-1].content
+    assert [part.type for part in answer] == ["reasoning", "reasoning", "text"]
+    assert (answer[0].reasoning, answer[0].signature) == ("Adding up.", "c2ln")
+    assert (answer[1].reasoning, answer[1].redacted) == ("QUJD", True)
+
+
+@pytest.mark.parametrize("name", ["openai.responses", "anthropic.messages", "bedrock.invoke"])
 def test_reasoning(name: str, transcripts: dict[str, Transcript]) -> None:
     content: Any = transcripts[name].messages[-1].content
     assert [part.type for part in content] == ["reasoning", "text"]
@@ -117,6 +135,8 @@ def test_options(transcripts: dict[str, Transcript]) -> None:
     options = {"temperature": 0.5, "max_tokens": 100}
     assert transcripts["openai.chat"].model_options == options
     assert transcripts["anthropic.messages"].model_options == {"max_tokens": 100}
+    assert transcripts["bedrock.invoke"].model_options == {"max_tokens": 100}
+    assert transcripts["bedrock.converse"].model_options == {**options, "stop_seqs": ["END"]}
 
 
 def test_parallel_calls_and_single_ones(transcripts: dict[str, Transcript]) -> None:
