@@ -108,13 +108,17 @@ def score_remainder(event: Event | None, score: Score, capture: Capture) -> dict
 
 
 def sample_remainder(sample: EvalSample, history: History, capture: Capture) -> dict[str, str]:
-    """The rest of a sample: its messages with their ids, those of its model calls, timelines.
+    """The rest of a sample: what is text, its messages and calls' with their ids, timelines.
 
     A message that stands in a model span is named there by its digest; others stand here.
     """
     if not capture.content:
         return {}
     rest: dict[str, str] = {}
+    values = ((sc.INSPECT_SAMPLE_INPUT, sample.input), (sc.INSPECT_SAMPLE_TARGET, sample.target))
+    texts = [key for key, value in values if isinstance(value, str) and value.lstrip()[:1] == "["]
+    if texts:
+        rest[sc.INSPECT_SAMPLE_TEXT] = to_json(texts, capture.max_value_bytes)
     if sample.messages:
         messages = [history.message(message) for message in sample.messages]
         rest[sc.INSPECT_SAMPLE_MESSAGES] = to_json(messages, capture.max_value_bytes)

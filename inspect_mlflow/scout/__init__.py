@@ -9,16 +9,19 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
+from logging import getLogger
 from typing import TYPE_CHECKING
 
-from inspect_mlflow.scout.client import ScoutImportError
+from inspect_mlflow.scout.client import Reader, ScoutImportError, Selection
 
 if TYPE_CHECKING:
     from inspect_scout import Transcript
 
     from inspect_mlflow.scout.importing import TraceImport
 
-__all__ = ["ScoutImportError", "import_mlflow_traces", "trace_import"]
+__all__ = ["ScoutImportError", "Selection", "import_mlflow_traces", "trace_import"]
+
+logger = getLogger(__name__)
 
 
 async def import_mlflow_traces(
@@ -49,7 +52,7 @@ async def import_mlflow_traces(
     limit
         The most transcripts.
     from_time, to_time
-        Traces that began at or after, and before.
+        Traces that began at or after, and before. Times without a time zone are UTC.
     run_id
         Traces of one MLflow run.
     trace_id
@@ -64,7 +67,8 @@ async def import_mlflow_traces(
     Raises
     ------
     ScoutImportError
-        If MLflow can't be reached, or has no such experiment or trace, or no address was given.
+        If MLflow can't be reached, or has no such experiment or trace, or if no address was given
+        or a setting has a value that is not accepted.
 
     Examples
     --------
@@ -72,47 +76,32 @@ async def import_mlflow_traces(
     >>> async with transcripts_db("./transcripts") as db:  # doctest: +SKIP
     ...     await db.insert(import_mlflow_traces("support-agent", "http://localhost:5000"))
     """
-    source = trace_import(
-        experiment_name,
-        tracking_uri,
-        limit,
-        from_time=from_time,
-        to_time=to_time,
-        run_id=run_id,
-        trace_id=trace_id,
-        session_id=session_id,
-        tags=tags,
-        filter=filter,
-    )
+    selection = Selection(from_time, to_time, run_id, trace_id, session_id, tags, filter)
+    source = trace_import(experiment_name, tracking_uri, limit, selection)
     async for transcript in source.transcripts():
         yield transcript
+    for line in source.left_out():
+        logger.warning(line)
 
 
 def trace_import(
     experiment_name: str | None = None,
     tracking_uri: str | None = None,
     limit: int | None = None,
-    *,
-    from_time: datetime | None = None,
-    to_time: datetime | None = None,
-    run_id: str | None = None,
-    trace_id: str | Sequence[str] | None = None,
-    session_id: str | None = None,
-    tags: Mapping[str, str | None] | Sequence[str] | None = None,
-    filter: str | None = None,
+    selection: Selection | None = None,
 ) -> TraceImport:
-    """The import with its counts; parameters as `import_mlflow_traces`."""
+    """The import with its counts; parameters and errors as `import_mlflow_traces`."""
     from inspect_mlflow.config import load_settings
-    from inspect_mlflow.scout.client import Reader, Selection
     from inspect_mlflow.scout.importing import TraceImport
 
-    settings, _ = load_settings()
-    uri = tracking_uri or settings.tracking_uri
-    if uri is None:
+    given = {"experiment_name": experiment_name, "tracking_uri": tracking_uri}
+    settings, problems = load_settings(**{k: v for k, v in given.items() if v is not None})
+    for problem in problems:
+        raise ScoutImportError(problem.message)
+    if settings.tracking_uri is None:
         raise ScoutImportError(
             "No MLflow to read from: give a tracking_uri, or set MLFLOW_TRACKING_URI."
         )
     experiment_id = None if experiment_name else settings.experiment_id
-    reader = Reader(uri, experiment_name or settings.experiment_name, experiment_id)
-    selection = Selection(from_time, to_time, run_id, trace_id, session_id, tags, filter)
-    return TraceImport(reader, selection, limit)
+    reader = Reader(settings.tracking_uri, settings.experiment_name, experiment_id)
+    return TraceImport(reader, selection or Selection(), limit)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mlflow.tracing.client import TracingClient
 
 PAGE_TRACES: Final = 20
-"""How many traces are in memory at once."""
+"""How many traces make a page. Two are in memory: one is read while the other is worked on."""
 COUNTED_TRACES: Final = 500
 """The most that MLflow lists at once."""
 _Result = TypeVar("_Result")
@@ -33,7 +33,10 @@ class ScoutImportError(Exception):
 
 @dataclass(frozen=True)
 class Selection:
-    """Which traces of an experiment to read: those that meet all that is given."""
+    """Which traces of an experiment to read: those that meet all that is given.
+
+    Fields as the parameters of `import_mlflow_traces`.
+    """
 
     from_time: datetime | None = None
     to_time: datetime | None = None
@@ -256,7 +259,8 @@ async def _in_thread(function: Callable[[], _Result]) -> _Result:
 
 
 def _milliseconds(time: datetime) -> int:
-    return int(time.timestamp() * 1000)
+    aware = time.replace(tzinfo=timezone.utc) if time.tzinfo is None else time
+    return int(aware.timestamp() * 1000)
 
 
 def _quoted(text: str) -> str:

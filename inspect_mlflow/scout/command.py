@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from inspect_mlflow.scout import ScoutImportError, trace_import
+from inspect_mlflow.scout import ScoutImportError, Selection, trace_import
 
 if TYPE_CHECKING:
     from inspect_scout import Transcript
@@ -26,34 +25,22 @@ def run_scout(
     limit: int | None,
     tags: Sequence[str] = (),
     trace_id: Sequence[str] = (),
-    from_time: datetime | None = None,
-    to_time: datetime | None = None,
     **filters: Any,
 ) -> int:
     """Import, and say how many transcripts were new, present or left out. Returns an exit code."""
-    console = Console()
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    selection = Selection(tags=_tags(tags), trace_id=list(trace_id) or None, **filters)
     try:
-        source = trace_import(
-            experiment_name,
-            tracking_uri,
-            limit,
-            tags=_tags(tags),
-            trace_id=list(trace_id) or None,
-            from_time=_utc(from_time),
-            to_time=_utc(to_time),
-            **filters,
-        )
+        source = trace_import(experiment_name, tracking_uri, limit, selection)
         counts = asyncio.run(_insert(source, database, console))
     except ScoutImportError as error:
-        Console(stderr=True).print(f"[red]{error}[/red]", soft_wrap=True, highlight=False)
+        problems = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+        problems.print(str(error), style="red")
         return 2
-    console.print(
-        f"{counts.new} new, {counts.present} present, {counts.skipped} skipped → {database}",
-        soft_wrap=True,
-        highlight=False,
-    )
+    said = f"{counts.new} new, {counts.present} present, {counts.skipped} skipped"
+    console.print(f"{said} → {database}")
     for line in source.left_out():
-        console.print(f"  {line}", soft_wrap=True, highlight=False)
+        console.print(f"  {line}")
     if source.incomplete:
         console.print(f"  {source.incomplete} transcripts could only be read in part")
     return 0
@@ -99,7 +86,3 @@ async def _counted(
 def _tags(tags: Sequence[str]) -> Mapping[str, str | None] | None:
     named = (tag.partition("=") for tag in tags)
     return {name: value if equals else None for name, equals, value in named} or None
-
-
-def _utc(time: datetime | None) -> datetime | None:
-    return None if time is None else time.replace(tzinfo=timezone.utc)

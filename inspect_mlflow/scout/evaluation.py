@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from inspect_mlflow.scout.extraction import config_of
@@ -54,9 +54,9 @@ def sample_of(root: Node, problems: list[str]) -> EvalSample:
         "id": root.text(sc.INSPECT_SAMPLE_ID) or "",
         "epoch": root.get(sc.INSPECT_SAMPLE_EPOCH, 1),
         "uuid": root.text(sc.INSPECT_SAMPLE_UUID),
-        "input": _input(root),
+        "input": _text_or_list(root, sc.INSPECT_SAMPLE_INPUT, _is_message),
         "choices": root.get(sc.INSPECT_SAMPLE_CHOICES),
-        "target": _text_or_list(root, sc.INSPECT_SAMPLE_TARGET) or "",
+        "target": _text_or_list(root, sc.INSPECT_SAMPLE_TARGET, _is_text),
         "metadata": _object(root.get(sc.INSPECT_SAMPLE_METADATA)),
         "messages": list(conversation.final(root.get(sc.INSPECT_SAMPLE_MESSAGES) or [], problems)),
         "scores": _scores(root.events),
@@ -523,18 +523,21 @@ def _with_nan(value: Any) -> Any:
     return value
 
 
-def _input(root: Node) -> Any:
-    value = root.get(sc.INSPECT_SAMPLE_INPUT)
-    if isinstance(value, list) and all(isinstance(m, Mapping) and "role" in m for m in value):
-        return value
-    return root.text(sc.INSPECT_SAMPLE_INPUT) or ""
-
-
-def _text_or_list(root: Node, key: str) -> Any:
+def _text_or_list(root: Node, key: str, is_item: Callable[[Any], bool]) -> Any:
+    """An attribute that is text, or JSON of a list of such items."""
     value = root.get(key)
-    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+    as_text = key in (root.get(sc.INSPECT_SAMPLE_TEXT) or ())
+    if isinstance(value, list) and not as_text and all(map(is_item, value)):
         return value
-    return root.text(key)
+    return root.text(key) or ""
+
+
+def _is_message(item: Any) -> bool:
+    return isinstance(item, Mapping) and "role" in item
+
+
+def _is_text(item: Any) -> bool:
+    return isinstance(item, str)
 
 
 def _error(root: Node) -> Json | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from logging import getLogger
 from typing import TYPE_CHECKING, Final
 
@@ -74,8 +74,6 @@ class TraceImport:
                         break
                 if self.transcripts_made == self.limit:
                     break
-        for line in self.left_out():
-            logger.warning(line)
 
     def left_out(self) -> Iterator[str]:
         """A line for each kind of thing that is missing."""
@@ -127,8 +125,9 @@ class TraceImport:
                 trace = await self.reader.trace(f"tr-{hex_trace_id(run)}")
                 there = () if trace is None else build(trace.data.spans)
                 here = [task for root in there for task in tasks(root)]
-            wanted = (t for t in here if t.text(sc.INSPECT_EVAL_ID) == eval_id)
-            self._tasks[eval_id] = next(wanted, None)
+            wanted = next((t for t in here if t.text(sc.INSPECT_EVAL_ID) == eval_id), None)
+            # without what is below it: the samples of the task would stay in memory
+            self._tasks[eval_id] = None if wanted is None else replace(wanted, children=[])
             if len(self._tasks) > _KNOWN_TASKS:
                 self._tasks.popitem(last=False)
         return self._tasks[eval_id]

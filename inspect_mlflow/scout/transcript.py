@@ -69,7 +69,7 @@ def transcript_of_trace(roots: list[Node], story: Story, trace: Trace, uri: str)
 
     root = roots[0] if roots else None
     models = story.models
-    assessed = _assessments(trace.info.assessments or ())
+    assessed = said_in(trace.info.assessments or ())
     scores: dict[str, Any] = assessed.pop("feedback", {})
     score, explanation = next(iter(scores.values()), (None, None))
     agent = next((e for e in story.events if e.event == "span_begin" and e.type == "agent"), None)
@@ -134,13 +134,13 @@ def _trace_metadata(trace: Trace) -> dict[str, Any]:
     return found
 
 
-def _assessments(assessments: Iterable[Assessment]) -> dict[str, dict[str, Any]]:
+def said_in(assessments: Iterable[Assessment]) -> dict[str, dict[str, Any]]:
     """What was said: by code and judges, by people, and as expected, each by its name.
 
     The feedback has its rationale beside it. Of what was said again the last counts.
     """
     found: dict[str, dict[str, Any]] = {}
-    for assessment in assessments:
+    for assessment in sorted(assessments, key=lambda made: made.create_time_ms or 0):
         if assessment.valid is False:
             continue
         if assessment.expectation is not None:
@@ -157,7 +157,7 @@ def _assessments(assessments: Iterable[Assessment]) -> dict[str, dict[str, Any]]
 
 def _added(trace: Trace, root: Node) -> dict[str, Any]:
     """What was said of a sample in MLflow, beside what the evaluation said itself."""
-    found = _assessments(
+    found = said_in(
         assessment
         for assessment in trace.info.assessments or ()
         if assessment.span_id in (None, root.id) and not _of_evaluation(assessment)

@@ -9,6 +9,7 @@ from inspect_ai.event import ModelEvent, ToolEvent, timeline_build
 from inspect_scout import Transcript
 
 from inspect_mlflow.scout.detection import without_repeats
+from inspect_mlflow.scout.transcript import said_in
 from inspect_mlflow.scout.tree import Node
 from tests.scout.handmade import Given, log_trace
 from tests.scout.support import imported
@@ -351,6 +352,18 @@ def test_assessments(store: str, experiment_name: str) -> None:
     assert transcript.metadata["score_helpful"] == 0.7
     assert transcript.metadata["human_feedback"] == {"liked": False}
     assert transcript.metadata["expectations"] == {"answer": "Rain"}
+
+
+def test_assessments_count_in_the_order_of_time() -> None:
+    """Whatever the order in which MLflow lists them."""
+    from mlflow.entities import Feedback
+
+    listed = [
+        Feedback(name=name, value=value, create_time_ms=time)
+        for time, name, value in ((3, "a", 0.3), (1, "b", 0.1), (2, "a", 0.2))
+    ]
+    scores = said_in(listed)["feedback"]
+    assert [(name, value) for name, (value, _) in scores.items()] == [("b", 0.1), ("a", 0.3)]
 
 
 def the_one(uri: str, experiment: str) -> Transcript:

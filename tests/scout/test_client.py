@@ -5,6 +5,7 @@ import logging
 import os
 import subprocess
 import sys
+import time
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from inspect_scout import Transcript, transcripts_from
 
 from inspect_mlflow import import_mlflow_traces
 from inspect_mlflow.cli import main
-from inspect_mlflow.scout import ScoutImportError
+from inspect_mlflow.scout import ScoutImportError, trace_import
+from inspect_mlflow.scout.client import Selection
 from tests.scout.handmade import START, Given, log_trace
 from tests.scout.support import collect, imported, send
 from tests.scout.test_anyone import MODELS
@@ -73,6 +75,17 @@ def test_filters(
 ) -> None:
     found = imported(experiment_name=experiment_name, tracking_uri=store, **filters)
     assert [t.transcript_id for t in found] == [three[i] for i in wanted]
+
+
+def test_times_without_a_zone_are_utc(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    try:
+        naive = BEGAN.replace(tzinfo=None)
+        assert Selection(naive, naive).filter_string() == Selection(BEGAN, BEGAN).filter_string()
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_traces_by_their_ids(three: list[str], store: str) -> None:
@@ -203,6 +216,12 @@ def test_no_address() -> None:
         imported()
 
 
+def test_an_address_that_is_not_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "file:./mlruns")
+    with pytest.raises(ScoutImportError, match=r"MLFLOW_TRACKING_URI='file:./mlruns': accepted"):
+        imported()
+
+
 def test_no_such_experiment(three: list[str], store: str) -> None:
     with pytest.raises(ScoutImportError, match="has no experiment 'nowhere'"):
         imported(experiment_name="nowhere", tracking_uri=store)
@@ -246,6 +265,18 @@ def test_mlflow_s_state_stays(
     assert (mlflow.get_tracking_uri(), mlflow.active_run(), dict(os.environ)) == before
 
 
+def test_tasks_are_kept_without_their_samples(
+    store: str, experiment_name: str, tmp_path: Path
+) -> None:
+    log = eval_task("tool_loop", log_dir=tmp_path)
+    send(log.location, uri=store, experiment=experiment_name, scope="run")
+    source = trace_import(experiment_name, store)
+    assert collect(source.transcripts())
+    (task,) = source._tasks.values()
+    assert task is not None
+    assert not task.children
+
+
 def test_stopping_early(three: list[str], store: str, experiment_name: str) -> None:
     async def first() -> Transcript:
         async for transcript in import_mlflow_traces(experiment_name, store):
@@ -277,10 +308,16 @@ def test_the_name_is_lazy() -> None:
 # --- the command ----------------------------------------------------------------------------------
 
 
-def test_command(three: list[str], store: str, experiment_name: str, tmp_path: Path) -> None:
+def test_command(
+    three: list[str],
+    store: str,
+    experiment_name: str,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     call = Given("call", MODELS["openai"])
     log_trace(store, experiment_name, Given("open", children=[call]), without_root=True)
-    database = str(tmp_path / "db")
+    database = str(tmp_path / "[db]")
     options = ["--experiment-name", experiment_name, "--tracking-uri", store]
 
     def run(*more: str) -> str:
@@ -292,6 +329,7 @@ def test_command(three: list[str], store: str, experiment_name: str, tmp_path: P
     output = run()
     assert f"2 new, 1 present, 1 skipped → {database}" in output
     assert "1 trace in progress" in output
+    assert "in progress" not in caplog.text, "it is printed already"
 
     async def ids() -> set[str]:
         async with transcripts_from(database).reader() as reader:
@@ -306,3 +344,13 @@ def test_command_without_mlflow(tmp_path: Path) -> None:
     assert result.exit_code == 2
     assert "MLflow at http://127.0.0.1:9" in result.output
     assert not (tmp_path / "db").exists()
+
+
+@pytest.mark.parametrize("name", ["[prod] agents", "[/prod] agents"])
+def test_command_with_a_name_in_brackets(
+    name: str, three: list[str], store: str, tmp_path: Path
+) -> None:
+    command = ["scout", str(tmp_path / "db"), "--tracking-uri", store, "--experiment-name", name]
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 2, result.output
+    assert f"has no experiment {name!r}" in result.output

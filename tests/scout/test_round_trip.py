@@ -152,6 +152,20 @@ def test_stored_timelines_come_along(store: str, experiment_name: str, tmp_path:
     assert [*map(timeline_dump, got.timelines)] == [*map(timeline_dump, expected.timelines)]
 
 
+def test_text_that_reads_as_a_list(store: str, experiment_name: str, tmp_path: Path) -> None:
+    log = read_eval_log(eval_task("tool_loop", log_dir=tmp_path).location)
+    assert log.samples
+    messages = '[{"role": "user", "content": "Hi"}]'
+    texts = [(messages, '["Paris", "London"]'), ("[]", "[]"), ("[1", " [1, 2]")]
+    for sample, (given, target) in zip(log.samples, texts, strict=True):
+        sample.input, sample.target = given, target
+    path = tmp_path / "texts.eval"
+    write_eval_log(log, str(path))
+    send(path, uri=store, experiment=experiment_name)
+    found = imported(experiment_name=experiment_name, tracking_uri=store)
+    assert compared(path, found) <= EXPECTED
+
+
 def test_differences_are_documented() -> None:
     documented = " ".join(DIFFERENCES)
     for path in EXPECTED:
