@@ -95,13 +95,12 @@ def trace_import(
     from inspect_mlflow.scout.importing import TraceImport
 
     given = {"experiment_name": experiment_name, "tracking_uri": tracking_uri}
-    settings, problems = load_settings(**{k: v for k, v in given.items() if v is not None})
+    settings, problems = load_settings(**{name: value for name, value in given.items() if value})
     for problem in problems:
         raise ScoutImportError(problem.message)
     if settings.tracking_uri is None:
         raise ScoutImportError(
             "No MLflow to read from: give a tracking_uri, or set MLFLOW_TRACKING_URI."
         )
-    experiment_id = None if experiment_name else settings.experiment_id
-    reader = Reader(settings.tracking_uri, settings.experiment_name, experiment_id)
+    reader = Reader(settings.tracking_uri, settings.experiment_name, settings.experiment_id)
     return TraceImport(reader, selection or Selection(), limit)
