@@ -160,7 +160,7 @@ def answer_of_chunks(chunks: Iterable[Any]) -> Json | None:
             thoughts.setdefault(index, []).append(thought if isinstance(thought, str) else "")
             for part in (p for item in said if isinstance(item, Mapping) for p in _parts(item)):
                 into = {"text": text, "reasoning": thoughts}.get(part["type"], {})
-                into.setdefault(index, []).append(str(part["content"]))
+                into.setdefault(index, []).append(str(part.get("content") or ""))
             reasons[index] = choice.get("finish_reason") or reasons.get(index)
             for call in map(_mapping, _list(delta.get("tool_calls"))):
                 known = calls.setdefault(index, {}).setdefault(
@@ -441,6 +441,19 @@ def _parts(part: Any) -> list[Json]:
     if kind == "tool_use":
         call = {"id": str(part.get("id") or ""), "name": str(part.get("name") or "")}
         return [{"type": "tool_call", **call, "arguments": loaded(part.get("input"))}]
+    if kind in ("server_tool_use", "mcp_tool_use"):  # Anthropic
+        name = str(part.get("name") or "")
+        called = {"type": "mcp" if kind == "mcp_tool_use" else name, "arguments": part.get("input")}
+        identity = str(part.get("id") or "")
+        return [
+            {"type": "server_tool_call", "id": identity, "name": name, "server_tool_call": called}
+        ]
+    if kind is not None and kind.endswith("_tool_result") and "tool_use_id" in part:
+        content = part.get("content")
+        gave = {"type": kind, "result": content, "error": _mapping(content).get("error_code")}
+        identity = str(part["tool_use_id"])
+        response = {"type": "server_tool_call_response", "id": identity}
+        return [{**response, "server_tool_call_response": gave}]
     for name in ("function_call", "functionCall", "toolUse"):  # Gemini, Bedrock
         if isinstance(part.get(name), Mapping):
             called = part[name]

@@ -2,9 +2,10 @@
 
 import json
 import logging
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from anthropic.types import Message
 from inspect_ai.event import ModelEvent
 from inspect_scout import Transcript
 from mlflow.tracing.utils import TraceJSONEncoder
@@ -327,6 +328,35 @@ def test_streamed_parts(store: str, experiment_name: str) -> None:
 
 
 # --- others ---------------------------------------------------------------------------------------
+
+
+def test_tools_that_anthropic_runs(store: str, experiment_name: str) -> None:
+    error = {"type": "web_search_tool_result_error", "error_code": "unavailable"}
+    message = Message.model_validate(
+        {
+            "id": "msg_1",
+            "type": "message",
+            "role": "assistant",
+            "model": "claude-4",
+            "stop_reason": "end_turn",
+            "usage": {"input_tokens": 1, "output_tokens": 1},
+            "content": [
+                {
+                    "type": "server_tool_use",
+                    "id": "s1",
+                    "name": "web_search",
+                    "input": {"query": "q"},
+                },
+                {"type": "web_search_tool_result", "tool_use_id": "s1", "content": error},
+                {"type": "text", "text": "Nothing."},
+            ],
+        }
+    )
+    outputs = json.loads(json.dumps(message, cls=TraceJSONEncoder))
+    log_trace(store, experiment_name, Given("call", mlflow("CHAT_MODEL", "News?", outputs)))
+    use, text = (cast(Any, part) for part in the_one(store, experiment_name).messages[-1].content)
+    assert (use.tool_type, use.id, use.name) == ("web_search", "s1", "web_search")
+    assert (use.arguments, use.error, text.text) == ('{"query":"q"}', "unavailable", "Nothing.")
 
 
 def test_anthropic_s_text_documents(store: str, experiment_name: str) -> None:
