@@ -41,6 +41,8 @@ _PACKAGES: Final = {
     "MySQLdb": "mysqlclient",
 }
 """Database drivers that are installed under another name."""
+_WITH_CONNECT_TIMEOUT: Final = ("psycopg", "psycopg2", "mysqldb", "pymysql")
+"""Database drivers with that argument; without it they wait for ever for what does not answer."""
 _TRIES_AT_500: Final = 3
 """What breaks the server would break it for ever."""
 
@@ -252,6 +254,11 @@ class Connection:
         utils: Any = import_module("mlflow.store.db.utils")
         utils._make_parent_dirs_if_sqlite(self.uri)
         engine = utils.create_sqlalchemy_engine(self.uri)
+        if engine.dialect.driver in _WITH_CONNECT_TIMEOUT:
+            bounded = {"connect_timeout": int(ANSWER_SECONDS)}
+            sqlalchemy.event.listen(
+                engine, "do_connect", lambda *arguments: arguments[-1].update(bounded)
+            )
         try:
             sqlalchemy.inspect(engine)
         finally:

@@ -81,7 +81,6 @@ class FinishedSample:
     uuid: str
     id: str
     epoch: int
-    started_ns: int | None
     ended_ns: int
     total_time: float | None
     scores: tuple[tuple[str, float], ...]
@@ -102,7 +101,6 @@ class FinishedSample:
             uuid=sample.uuid or "",
             id=str(sample.id),
             epoch=sample.epoch,
-            started_ns=iso_to_ns(sample.started_at),
             ended_ns=ended,
             total_time=sample.total_time,
             scores=tuple(score_values(sample.scores or {})),
@@ -115,11 +113,6 @@ class FinishedSample:
     def order(self) -> tuple[int, str, int]:
         """Sorts samples as they finished."""
         return self.ended_ns, self.id, self.epoch
-
-    def belongs_to(self, created: str) -> bool:
-        """Whether it ran in the evaluation created then; a retry takes over earlier samples."""
-        began = iso_to_ns(created)
-        return began is None or self.started_ns is None or self.started_ns >= began
 
 
 @dataclass
@@ -157,14 +150,6 @@ class Progress:
             for kind, name, value in values
             if math.isfinite(value)
         ]
-
-
-def progress_points(created: str, samples: Iterable[FinishedSample]) -> Iterator[Point]:
-    """The step metrics of a finished log, from its samples in any order."""
-    progress = Progress()
-    own = (sample for sample in samples if sample.belongs_to(created))
-    for sample in sorted(own, key=lambda sample: sample.order):
-        yield from progress.add(sample)
 
 
 def final_metrics(

@@ -88,15 +88,18 @@ async def release(run_id: str) -> None:
     if session.connection is not None:
         with CancelScope(shield=True):
             try:
-                await off_loop(partial(_write, session, run_id), TAG_SECONDS)
+                reason = await off_loop(partial(_write, session, run_id), TAG_SECONDS)
             except TimeoutError:
-                _not_written(session, f"no answer within {TAG_SECONDS} seconds")
+                reason = f"no answer within {TAG_SECONDS} seconds"
         session.connection.give_up()
+        if reason is not None and session.receipt.is_whole:  # else there is worse to say
+            name = session.connection.name
+            logger.warning("%s has everything but the tags %s…: %s", name, TAG_PREFIX, reason)
     session.receipt.say()
 
 
-def _write(session: Session, run_id: str) -> None:
-    """The receipt as tags of the parent run, if there is one."""
+def _write(session: Session, run_id: str) -> str | None:
+    """The receipt as tags of the parent run, if there is one. Returns why it was not taken."""
     from mlflow.entities import RunTag
     from mlflow.exceptions import MlflowException
 
@@ -106,22 +109,16 @@ def _write(session: Session, run_id: str) -> None:
     run = session.connection.run(run_id)
     tags = [RunTag(key, value) for key, value in session.receipt.tags().items()]
     if not run.done() or run.exception() is not None or not tags:
-        return
+        return None
     connection = session.connection
     if not session.receipt.is_whole and (connection.is_troubled or connection.trouble()):
-        return
+        return None
     try:
         client, _ = connection.open()
         client.log_batch(run.result(), tags=tags, synchronous=True)
     except (ConnectionFailed, MlflowException) as error:
-        _not_written(session, short_reason(error))
-
-
-def _not_written(session: Session, reason: str) -> None:
-    """Say that the tags are missing, which no import can make; not where there is worse to say."""
-    if session.connection is not None and session.receipt.is_whole:
-        name = session.connection.name
-        logger.warning("%s has everything but the tags %s…: %s", name, TAG_PREFIX, reason)
+        return short_reason(error)
+    return None
 
 
 def running_sample() -> ActiveSample | None:

@@ -3,6 +3,11 @@
 import re
 from pathlib import Path
 
+import anyio
+import pytest
+
+from inspect_mlflow import session
+from inspect_mlflow.config import load_settings
 from tests.end_to_end.test_import import run_import
 from tests.support.evals import TASKS, run_inspect
 from tests.support.sink import OtlpSink
@@ -49,3 +54,21 @@ def test_an_unreachable_server_costs_two_warnings_and_an_import_repairs_it(tmp_p
     assert len(state["runs"]) == 2
     assert {run["status"] for run in state["runs"].values()} == {"FINISHED"}
     assert len(state["traces"]) == 1
+
+
+def test_a_receipt_that_is_not_taken_in_time_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(session, "TAG_SECONDS", 0.2)
+    settings, _ = load_settings(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
+    begun = session.acquire("some run", settings)
+    assert begun.connection is not None
+    begun.connection.run("some run").set_result("its run in MLflow")
+    begun.receipt.delivered(begun.connection.name, "spans", 3)
+    with begun.connection._lock:  # somebody else opens the connection, and takes long
+        anyio.run(session.release, "some run")
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        f"{begun.connection.name} has everything but the tags inspect.receipt.…: "
+        "no answer within 0.2 seconds"
+    )

@@ -1,13 +1,16 @@
 """What the tests of tracking share: an experiment of their own, and what arrived in it."""
 
 import sqlite3
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import pytest
+from inspect_ai.log import EvalSample
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from inspect_mlflow.metrics import Point
+from inspect_mlflow.metrics import FinishedSample, Point, Progress
+from otel_bridge.spans import iso_to_ns
 from tests.support.servers import MlflowServer
 
 
@@ -60,6 +63,21 @@ class Tracked:
                 (run.info.run_id,),
             )
             return sorted(Point(*row) for row in rows)
+
+
+def steps_of(created: str, samples: Iterable[EvalSample]) -> list[Point]:
+    """The step metrics of an evaluation, from its samples in any order.
+
+    A retry takes over earlier samples, which began before it was created: they are no steps.
+    """
+    progress = Progress()
+    began = iso_to_ns(created) or 0
+    own = [FinishedSample.of(s) for s in samples if (iso_to_ns(s.started_at) or began) >= began]
+    return [
+        point
+        for sample in sorted(own, key=lambda sample: sample.order)
+        for point in progress.add(sample)
+    ]
 
 
 @pytest.fixture

@@ -10,10 +10,9 @@ from inspect_ai.log import EvalLog
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from inspect_mlflow.metrics import FinishedSample, progress_points
 from tests.support.evals import TASKS, eval_task, read_log, start_inspect
 from tests.support.process import free_port, wait_until
-from tests.tracking.conftest import Tracked
+from tests.tracking.conftest import Tracked, steps_of
 
 
 def describes(run: Run, log: EvalLog) -> None:
@@ -121,8 +120,7 @@ def test_eval_retry(tracked: Tracked, tmp_path: Path) -> None:
     assert second.data.metrics["total_model_calls"] == 2
     steps = [point for point in tracked.points(second) if point.step]
     assert {point.step for point in steps} == {1}
-    samples = map(FinishedSample.of, log.samples)
-    assert sorted(steps) == sorted(progress_points(log.eval.created, samples))
+    assert sorted(steps) == sorted(steps_of(log.eval.created, log.samples))
     names = [i.path for i in tracked.client.list_artifacts(second.info.run_id, "inspect")]
     assert len(names) == 6
 

@@ -27,13 +27,12 @@ from inspect_mlflow import runs
 from inspect_mlflow.keys import Keys
 from inspect_mlflow.metrics import (
     Calls,
-    FinishedSample,
     final_metrics,
-    progress_points,
     score_values,
 )
 from otel_bridge.spans import score_number
 from tests.support.evals import eval_task, read_log
+from tests.tracking.conftest import steps_of
 
 validate_metric: Any = validation._validate_metric_name
 
@@ -110,7 +109,7 @@ def sample(id: int, seconds: float, **fields: Any) -> EvalSample:
 def test_points_are_in_the_order_of_the_ends() -> None:
     taken_over = sample(9, 1, started_at=(START - timedelta(hours=1)).isoformat())
     samples = [sample(1, 30), sample(2, 10), sample(3, 20), taken_over]
-    points = list(progress_points(START.isoformat(), map(FinishedSample.of, samples)))
+    points = steps_of(START.isoformat(), samples)
     tokens = [point for point in points if point.key == "event/input_tokens"]
     assert [(point.step, point.value) for point in tokens] == [(1, 2), (2, 5), (3, 6)]
     start_ms = int(START.timestamp() * 1000)

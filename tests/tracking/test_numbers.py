@@ -14,9 +14,8 @@ from inspect_ai.scorer import Value, value_to_float
 from mlflow.entities import Run
 
 from inspect_mlflow.artifacts.tables import COLUMNS
-from inspect_mlflow.metrics import FinishedSample, progress_points
 from tests.support.evals import TASKS, eval_task, eval_tasks, read_log
-from tests.tracking.conftest import Tracked
+from tests.tracking.conftest import Tracked, steps_of
 
 SEVERAL = [
     "scorers.py@many_scorers",
@@ -101,8 +100,7 @@ def check_run(tracked: Tracked, log: EvalLog, run: Run) -> None:
             assert metrics[key] == pytest.approx(value, abs=1e-12), (log.eval.task, key)
 
     points = [p for p in tracked.points(run) if p.step]
-    replayed = list(progress_points(log.eval.created, map(FinishedSample.of, log.samples)))
-    assert sorted(points) == sorted(replayed)
+    assert sorted(points) == sorted(steps_of(log.eval.created, log.samples))
     assert {point.step for point in points} == set(range(1, len(log.samples) + 1))
 
     ordered = sorted(log.samples, key=lambda sample: str(sample.completed_at))
