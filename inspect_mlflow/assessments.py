@@ -15,6 +15,7 @@ from mlflow.entities import (
     Feedback,
 )
 
+from inspect_mlflow.keys import clean, cut
 from otel_bridge import semconv as sc
 from otel_bridge.ids import hex_span_id, hex_trace_id
 from otel_bridge.spans import iso_to_ns, score_number
@@ -95,13 +96,14 @@ def _feedback(score: Mapping[str, Any], time_ms: int) -> Feedback | None:
     author, edited = edit.get("author"), iso_to_ns(edit.get("time"))
     metadata = _metadata(score, value)
     if author:
-        metadata["inspect.history"] = _cut(_dumped(states))
+        metadata["inspect.history"] = cut(_dumped(states), METADATA_CHARS)
     number = score_number(value)
+    # an edit's reason is why the value is what it is
+    rationale = edit.get("reason") or score.get(sc.GEN_AI_EVALUATION_EXPLANATION)
     return Feedback(
         name=str(score[sc.GEN_AI_EVALUATION_NAME])[:_NAME_CHARS],
         value=value if number is None else number,
-        # an edit's reason is why the value is what it is
-        rationale=edit.get("reason") or score.get(sc.GEN_AI_EVALUATION_EXPLANATION),
+        rationale=None if rationale is None else clean(str(rationale)),
         source=_human(author) if author else _scorer(score),
         metadata=metadata,
         create_time_ms=time_ms,
@@ -125,11 +127,11 @@ def _metadata(score: Mapping[str, Any], value: Any) -> dict[str, str]:
     if isinstance(value, str | bool) and score_number(value) is not None:
         metadata["inspect.value"] = value if isinstance(value, str) else str(value).lower()
     if score.get(sc.INSPECT_SCORE_ANSWER):
-        metadata["inspect.answer"] = _cut(str(score[sc.INSPECT_SCORE_ANSWER]))
+        metadata["inspect.answer"] = cut(str(score[sc.INSPECT_SCORE_ANSWER]), METADATA_CHARS)
     own = _json_object(score.get(sc.INSPECT_SCORE_METADATA))
     own.pop("grading", None)  # the grader's whole conversation: it stands in its model span
     if own:
-        metadata["inspect.metadata"] = _cut(_dumped(own))
+        metadata["inspect.metadata"] = cut(_dumped(own), METADATA_CHARS)
     return metadata
 
 
@@ -162,7 +164,3 @@ def _json_object(text: Any) -> dict[str, Any]:
 
 def _dumped(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= METADATA_CHARS else f"{text[: METADATA_CHARS - 1]}…"

@@ -1,4 +1,4 @@
-"""Keys of metrics, params and tags that MLflow takes (pure)."""
+"""Keys of metrics, params and tags, and texts, that MLflow takes (pure)."""
 
 from __future__ import annotations
 
@@ -20,6 +20,17 @@ def clean_key(key: str) -> str:
     cleaned = re.sub(r"/{2,}", "/", cleaned).strip("/")
     cleaned = "/".join("_" if part in ("", ".", "..") else part for part in cleaned.split("/"))
     return cleaned if len(cleaned) <= KEY_LENGTH else _with_hash(cleaned, key)
+
+
+def clean(text: str) -> str:
+    """The text without NUL, which PostgreSQL takes nowhere."""
+    return text.replace("\0", "\ufffd")
+
+
+def cut(text: str, length: int) -> str:
+    """At most `length` characters of the text; an ellipsis is the last where there were more."""
+    text = clean(text)
+    return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
 class Keys:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final
 
-from inspect_mlflow.keys import Keys
+from inspect_mlflow.keys import Keys, cut
 from otel_bridge.spans import safe_setting
 from otel_bridge.values import to_json
 
@@ -33,12 +33,12 @@ _VALUE_BYTES: Final = 1_000_000
 
 def run_name(task_names: list[str]) -> str:
     """The name of the parent run: its tasks."""
-    return _cut(", ".join(sorted(set(task_names))) or "eval", NAME_LENGTH)
+    return cut(", ".join(sorted(set(task_names))) or "eval", NAME_LENGTH)
 
 
 def task_name(spec: EvalSpec) -> str:
     """The name of a task's run: the task and the model."""
-    return _cut(f"{spec.task} · {spec.model}", NAME_LENGTH)
+    return cut(f"{spec.task} · {spec.model}", NAME_LENGTH)
 
 
 def run_tags(run_id: str, eval_set_id: str | None, task_names: list[str]) -> dict[str, str]:
@@ -107,7 +107,7 @@ def task_params(spec: EvalSpec, plan: EvalPlan, *, content: bool = True) -> dict
     """
     keys = Keys()
     return {
-        keys.key(key): _cut(_text(value), PARAM_LENGTH)
+        keys.key(key): cut(_text(value), PARAM_LENGTH)
         for key, value in _params(spec, plan, content=content).items()
     }
 
@@ -186,7 +186,7 @@ def dataset_input(spec: EvalSpec) -> DatasetInput:
     columns = [{"type": "string", "name": name, "required": True} for name in ("input", "target")]
     return DatasetInput(
         Dataset(
-            name=_cut(dataset.name or spec.task, NAME_LENGTH),
+            name=cut(dataset.name or spec.task, NAME_LENGTH),
             digest=blake2b(identity.encode(), digest_size=8).hexdigest(),
             source_type="http" if is_url else "local",
             source=to_json({"url" if is_url else "uri": location}, 10_000),
@@ -211,14 +211,10 @@ def parent_status(statuses: Iterable[str]) -> str:
 def _tags(values: Mapping[str, Any]) -> dict[str, str]:
     keys = Keys()
     return {
-        keys.key(key): _cut(_text(value), TAG_LENGTH)
+        keys.key(key): cut(_text(value), TAG_LENGTH)
         for key, value in values.items()
         if value not in (None, "", {})
     }
-
-
-def _cut(text: str, length: int) -> str:
-    return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
 def _text(value: Any) -> str:

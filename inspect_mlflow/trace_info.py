@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from mlflow.entities import Assessment, TraceInfo, TraceLocation, TraceState
 
 from inspect_mlflow.assessments import assessments, belongs_to_run
+from inspect_mlflow.keys import cut
 from inspect_mlflow.overlay import sample_messages, trace_name
 from otel_bridge import semconv as sc
 from otel_bridge.ids import hex_trace_id
@@ -189,10 +190,10 @@ class TraceSummaries:
             request_time=start // 1_000_000,
             execution_duration=end // 1_000_000 - start // 1_000_000,  # as MLflow reckons it
             state=TraceState.OK if span.status.is_ok else TraceState.ERROR,
-            request_preview=_cut(request, PREVIEW_CHARS),
-            response_preview=None if response is None else _cut(str(response), PREVIEW_CHARS),
+            request_preview=cut(request, PREVIEW_CHARS),
+            response_preview=None if response is None else cut(str(response), PREVIEW_CHARS),
             trace_metadata=metadata,
-            tags={key: _cut(str(value), _TAG_CHARS) for key, value in shown.items() if value != ""},
+            tags={key: cut(str(value), _TAG_CHARS) for key, value in shown.items() if value != ""},
         )
 
 
@@ -233,10 +234,6 @@ def _summary(
         size += 1000 + len(assessment.rationale or "")
         size += sum(map(len, (assessment.metadata or {}).values()))
     return TraceSummary(info, owners, scores, size)
-
-
-def _cut(text: str, length: int) -> str:
-    return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
 def reused_traces(span: ReadableSpan) -> tuple[str, list[str]] | None:

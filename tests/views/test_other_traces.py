@@ -2,12 +2,17 @@
 
 import json
 import logging
+import sqlite3
 from pathlib import Path
 from typing import Any
 
 import pytest
+from inspect_ai import Task
+from inspect_ai.dataset import Sample
 from inspect_ai.log import EvalLog, ProvenanceData, edit_score
-from inspect_ai.scorer import ScoreEdit
+from inspect_ai.model import ModelOutput, ModelUsage, get_model
+from inspect_ai.scorer import Score, ScoreEdit, Scorer, Target, mean, scorer
+from inspect_ai.solver import TaskState
 
 from inspect_mlflow import trace_writer
 from inspect_mlflow.connection import Connection
@@ -165,6 +170,37 @@ def test_without_content_no_text_goes_along(
             assert not any(f.rationale for f in feedback(trace).values())
             assert trace.info.request_preview == trace.info.tags["mlflow.traceName"]
         assert expectations(trace) == []
+
+
+def test_no_text_has_a_nul_in_it(tmp_path: Path, experiment_name: str) -> None:
+    """PostgreSQL refuses the whole request for one; SQLite takes it, and shows where it is."""
+
+    @scorer(metrics=[mean()])
+    def says() -> Scorer:
+        async def score(state: TaskState, target: Target) -> Score:
+            return Score(value=1, answer="a\0", explanation="e\0", metadata={"m": "\0"})
+
+        return score
+
+    output = ModelOutput(completion="o\0", usage=ModelUsage(total_tokens=2))
+    output.choices = ModelOutput.from_content("mockllm/model", "o\0").choices
+    task = Task(
+        dataset=[Sample(input="i\0", target="t\0", metadata={"m": "\0"})],
+        scorer=says(),
+        model=get_model("mockllm/model", custom_outputs=[output]),
+        metadata={"m": "m\0"},
+    )
+    database = tmp_path / "mlflow.db"
+    uri, each = f"sqlite:///{database}", {"INSPECT_MLFLOW_TRACE_SCOPE": "sample"}
+    evaluated(uri, experiment_name, task, tmp_path, **each)
+    with sqlite3.connect(database) as connection:
+        tables = connection.execute("select name from sqlite_master where type = 'table'")
+        rows = [
+            row for (t,) in tables.fetchall() for row in connection.execute(f"select * from {t}")
+        ]
+    stored = {value for row in rows for value in row if isinstance(value, str)}
+    assert [value for value in stored if "\0" in value] == []
+    assert stored >= {"o\ufffd", "e\ufffd", "m\ufffd"}
 
 
 def test_250_samples_are_linked_and_scored(
