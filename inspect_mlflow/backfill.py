@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from inspect_mlflow.connection import Connection, ConnectionFailed
+from inspect_mlflow.runs import TAG_RUN_ID, tasks_beside
+from otel_bridge.errors import short_reason
 from otel_bridge.logs import LogSource, local_path, read_header, reused_samples
 from otel_bridge.pipeline import Delivery, Destination, finish, tracer_provider
 from otel_bridge.recorder import RunRecorder
@@ -19,7 +21,7 @@ from otel_bridge.spans import iso_to_ns
 from otel_bridge.tracer import SpanTracer
 
 if TYPE_CHECKING:
-    from inspect_ai.log import EvalLog
+    from inspect_ai.log import EvalLog, EvalSample
 
     from inspect_mlflow.config import MLflowSettings
     from inspect_mlflow.exporter import MlflowSpans
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("inspect_mlflow")
 
+MOST_RUNS = 50_000
+"""How many MLflow gives in one answer at most."""
 FLUSH_SECONDS = 600.0
 """How long the end of an import waits for a slow server."""
 
@@ -57,6 +61,8 @@ class Imported:
     traces: int = 0
     deliveries: list[Delivery] = field(default_factory=list)
     failures: list[Unreadable] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What was left as it is, and why."""
 
 
 def find_logs(paths: Iterable[str]) -> Iterator[str]:
@@ -155,6 +161,8 @@ class Importer:
         return result
 
     def _import_group(self, group: LogGroup, result: Imported) -> None:
+        from mlflow.exceptions import MlflowException
+
         from inspect_mlflow.writer import RunWriter
 
         connection = self._connect()
@@ -166,15 +174,26 @@ class Importer:
         )
         headers = [header for _, header in group.logs]
         first = headers[0].eval
-        if self._runs:
+        try:
+            beside = self._tasks_beside(connection, group)
+            self._find_runs(connection, writer, group, parent=bool(beside))
+        except (ConnectionFailed, MlflowException) as error:
+            writer.finish(0)
+            reason = short_reason(error)
+            result.failures += [Unreadable(location, reason) for location, _ in group.logs]
+            return
+        if beside:
+            result.notes.append(
+                f"Run {group.run_id} has more tasks, whose logs are not here: {', '.join(beside)}. "
+                "Its own status, tags, metrics and root span are left as they are."
+            )
+        elif self._runs:
             writer.begin_run(
                 group.run_id,
                 first.eval_set_id,
                 [header.eval.task for header in headers],
                 iso_to_ns(first.created),
             )
-        else:
-            self._find_runs(connection, writer, group)
         exporters: list[MlflowSpans] = []
         destinations = self._destinations(connection, exporters)
         recorder = RunRecorder(group.run_id, self._settings.trace_scope, self._settings.capture)
@@ -185,12 +204,16 @@ class Importer:
             try:
                 self._import_log(location, header, writer, recorder, tracer, result)
                 result.logs += 1
-            except Exception as error:  # whatever a broken file makes Inspect's readers raise
-                logger.debug("Importing %s failed", location, exc_info=error)
-                result.failures.append(Unreadable(location, _reason(error)))
-        tracer.emit(recorder.end())
-        if self._runs:
-            writer.end_run([])
+            except _NotRead as error:
+                result.failures.append(Unreadable(location, str(error)))
+            except Exception as error:  # of the conversion's own: the other logs go on
+                logger.debug("Converting %s failed", location, exc_info=error)
+                reason = f"it could not be converted: {_reason(error)}"
+                result.failures.append(Unreadable(location, reason))
+        if not beside:
+            tracer.emit(recorder.end())
+            if self._runs:
+                writer.end_run([])
         writer.finish(FLUSH_SECONDS)
         for failure in dict.fromkeys(writer.failures):
             result.failures.append(Unreadable(group.logs[0][0], failure))
@@ -219,8 +242,9 @@ class Importer:
         if self._runs:
             writer.begin_task(header.eval, header.plan, source)
         reused = reused_samples(location, header.eval)
+        whole = False
         try:
-            for sample in source.samples():
+            for sample in _samples(source):
                 self.on_sample()
                 result.samples += 1
                 if self._runs:
@@ -229,11 +253,12 @@ class Importer:
                     spans = recorder.begin_sample(eval_id, sample.uuid, sample.id, sample.epoch)
                     if spans is not None:
                         tracer.emit(recorder.end_sample(spans, sample))
+            whole = True
         finally:
             if self._traces:
                 tracer.emit(recorder.end_task(header, reused))
             if self._runs:
-                writer.end_task(header)
+                writer.end_task(header, whole=whole)
 
     def _destinations(self, connection: Connection, opened: list[MlflowSpans]) -> list[Destination]:
         """Where spans go; the exporter to MLflow is put on `opened` when there is one."""
@@ -247,15 +272,39 @@ class Importer:
         ours = [Destination("MLflow", mlflow, wait_for_room=True)] if connection.takes_spans else []
         return [*ours, *self._more_destinations()]
 
-    def _find_runs(self, connection: Connection, writer: RunWriter, group: LogGroup) -> None:
-        """Without writing runs, traces are linked to those that are there."""
-        keys = [(group.run_id, "run"), *((h.eval.eval_id, "task") for _, h in group.logs)]
+    def _tasks_beside(self, connection: Connection, group: LogGroup) -> list[str]:
+        """The tasks that MLflow has of a run, and the group no log of."""
+        client, experiment_id = connection.open()
+        found = client.search_runs(
+            [experiment_id], f"tags.`{TAG_RUN_ID}` = '{group.run_id}'", max_results=MOST_RUNS
+        )
+        return tasks_beside([header.eval for _, header in group.logs], found)
+
+    def _find_runs(
+        self, connection: Connection, writer: RunWriter, group: LogGroup, *, parent: bool
+    ) -> None:
+        """Runs that are not written, if only the `parent`, are those that are there."""
+        keys = [(group.run_id, "run")] if parent or not self._runs else []
+        if not self._runs:
+            keys += [(header.eval.eval_id, "task") for _, header in group.logs]
         for key, kind in keys:
             run_id = writer.existing(key, kind)
             if run_id is None:
                 connection.run(key).set_exception(ConnectionFailed(f"there is no run of {key}"))
             else:
                 connection.run(key).set_result(run_id)
+
+
+class _NotRead(Exception):
+    """Inspect can't read a log's samples."""
+
+
+def _samples(source: LogSource) -> Iterator[EvalSample]:
+    try:
+        yield from source.samples()
+    except Exception as error:  # whatever a broken file makes Inspect's readers raise
+        logger.debug("Reading %s failed", source.log.location, exc_info=error)
+        raise _NotRead(_reason(error)) from error
 
 
 def _reason(error: Exception) -> str:

@@ -80,10 +80,14 @@ def run_import(
         result = importer.run(groups)
     for log in result.failures:
         _name(console, log)
+    for note in result.notes:
+        console.print(escape(note), highlight=False, soft_wrap=True)
     place = f"{redact(settings.tracking_uri)}, experiment {settings.experiment}"
     if check:
         return _say_checked(console, importer, result, place, bool(unreadable))
     _say(console, result, place)
+    if not result.logs:
+        return NOTHING
     failed = result.failures or any(delivery.lost for delivery in result.deliveries)
     return SOME if unreadable or failed else ALL
 

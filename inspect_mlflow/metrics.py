@@ -200,6 +200,11 @@ _SUMMED: Final = (
 )
 
 
+def has_samples(header: EvalLog) -> bool:
+    """Whether a log keeps its samples; one without says little of them."""
+    return header.eval.config.log_samples is not False
+
+
 def call_totals(calls: Iterable[Calls]) -> dict[str, float]:
     """Metrics of what all samples of the log called."""
     model_calls = tool_calls = 0
@@ -254,9 +259,11 @@ def _counts(
     else:
         dataset = header.eval.dataset
         yield "total_samples", (dataset.samples or 0) * (header.eval.config.epochs or 1)
-        yield "completed_samples", len(samples) - errored
-    yield "errored_samples", errored
-    yield "unscored_samples", sum(not _is_scored(sample) for sample in samples)
+        if has_samples(header):
+            yield "completed_samples", len(samples) - errored
+    if has_samples(header):
+        yield "errored_samples", errored
+        yield "unscored_samples", sum(not _is_scored(sample) for sample in samples)
 
 
 def _is_scored(sample: EvalSample | EvalSampleSummary) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,7 +13,7 @@ from otel_bridge.values import to_json
 
 if TYPE_CHECKING:
     from inspect_ai.log import EvalLog, EvalPlan, EvalSpec
-    from mlflow.entities import DatasetInput
+    from mlflow.entities import DatasetInput, Run
 
 PARAM_LENGTH: Final = 6000
 TAG_LENGTH: Final = 8000
@@ -23,6 +23,7 @@ NAME_LENGTH: Final = 250
 TAG_RUN_ID: Final = "inspect.run_id"
 TAG_EVAL_ID: Final = "inspect.eval_id"
 TAG_TASK_ID: Final = "inspect.task_id"
+TAG_TASKS: Final = "inspect.tasks"
 TAG_KIND: Final = "inspect.kind"
 """`run` on the parent run of an evaluation, `task` on the run of a task."""
 TAG_RETRY_OF: Final = "inspect.retry_of"
@@ -48,9 +49,28 @@ def run_tags(run_id: str, eval_set_id: str | None, task_names: list[str]) -> dic
             TAG_KIND: "run",
             TAG_RUN_ID: run_id,
             "inspect.eval_set_id": eval_set_id,
-            "inspect.tasks": ", ".join(sorted(set(task_names))),
+            TAG_TASKS: ", ".join(sorted(set(task_names))),
         }
     )
+
+
+def tasks_beside(specs: Sequence[EvalSpec], found: Iterable[Run]) -> list[str]:
+    """The tasks that the MLflow runs of an evaluation have beside these.
+
+    By name, sorted. Nothing where there is no parent run, whose tasks they would be.
+    """
+    task_ids = {spec.task_id or spec.eval_id for spec in specs}
+    named = set(", ".join(spec.task for spec in specs).split(", "))
+    beside, has_parent = set(), False
+    for run in found:
+        tags = run.data.tags
+        if tags[TAG_KIND] == "run":
+            has_parent = True
+            tasks = set(tags.get(TAG_TASKS, "").split(", "))
+            beside |= tasks - named if named < tasks else set()
+        elif tags.get(TAG_TASK_ID, tags[TAG_EVAL_ID]) not in task_ids:
+            beside.add(tags["inspect.task"])
+    return sorted(beside) if has_parent else []
 
 
 def task_tags(spec: EvalSpec, plan: EvalPlan, *, content: bool = True) -> dict[str, str]:

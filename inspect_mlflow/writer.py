@@ -23,12 +23,13 @@ from inspect_mlflow.metrics import (
     Progress,
     call_totals,
     final_metrics,
+    has_samples,
     run_metrics,
 )
 from otel_bridge.background import BackgroundThread
 from otel_bridge.errors import OVER, short_reason
 from otel_bridge.live import sample_bytes
-from otel_bridge.logs import LogSource
+from otel_bridge.logs import LogSource, read_header
 from otel_bridge.spans import iso_to_ns
 
 if TYPE_CHECKING:
@@ -153,6 +154,8 @@ class RunWriter:
         self._thread = BackgroundThread("inspect-runs")
         # one that waits for no server; samples that it refuses are read from the log later
         self._rows_thread = BackgroundThread("inspect-rows", limit=ROWS_BYTES)
+        # one for files: however long they take, runs begin and end
+        self._uploads = BackgroundThread("inspect-uploads")
         self._tasks: dict[str, _Task] = {}
         self._run_id: str | None = None
         # the rest is only touched by the background thread
@@ -228,12 +231,16 @@ class RunWriter:
         if not reused:
             self.end_sample(eval_id, sample)
 
-    def end_task(self, log: EvalLog) -> None:
-        """Write a finished task's metrics, status and artifacts."""
+    def end_task(self, log: EvalLog, *, whole: bool = True) -> None:
+        """Write a finished task's metrics, status and artifacts.
+
+        Of a log that can't be read as a `whole` only the status is written, and what its header
+        says of it.
+        """
         task = self._tasks.pop(log.eval.eval_id, None)
         if task is not None:
             self.locations.append(log.location)
-            self._submit(partial(self._end_task, task, log))
+            self._submit(partial(self._end_task, task, log, whole))
 
     def end_run(self, logs: Sequence[EvalLog], error: BaseException | None = None) -> None:
         """End the parent run, and whatever task is still open."""
@@ -243,17 +250,19 @@ class RunWriter:
             self._end_without_log(task, "cancelled")
         self._submit(partial(self._end_run, error, time.time_ns()))
 
-    def finish(self, timeout: float | None) -> bool:
+    def finish(self, timeout: float) -> bool:
         """Wait until all is written, at most `timeout` seconds, then stop. Blocks.
 
         What has not been written then never is, and counts as a failure.
         """
+        deadline = time.monotonic() + timeout
         done = threading.Event()
         self._thread.submit(partial(self._when_idle, done))
         self._wake.set()
         in_time = done.wait(timeout)
-        self._thread.close()
-        self._rows_thread.close()
+        in_time = in_time and self._uploads.flush(max(0.0, deadline - time.monotonic()))
+        for thread in (self._thread, self._rows_thread, self._uploads):
+            thread.close()
         if not in_time:
             self.give_up()
         return in_time
@@ -293,9 +302,7 @@ class RunWriter:
         """
         failure: Exception | None = None
         if self.unreachable:
-            with self._counting:
-                if not self._over:
-                    self.failures.append(self.failures[0])
+            self._lose(self.failures[0])
         else:
             watch = threading.Timer(LOOK_SECONDS, self._look)
             watch.daemon = True
@@ -319,11 +326,14 @@ class RunWriter:
         if (reason := self._connection.trouble()) is not None:
             self._connection.on_trouble(self._connection.name, reason)
 
-    def _note(self, error: Exception) -> None:
-        reason = short_reason(error)
+    def _lose(self, reason: str) -> None:
         with self._counting:
             if not self._over:
                 self.failures.append(reason)
+
+    def _note(self, error: Exception) -> None:
+        reason = short_reason(error)
+        self._lose(reason)
         logger.debug("Writing to MLflow failed", exc_info=error)
         if isinstance(error, ConnectionFailed):
             self.unreachable = True
@@ -376,11 +386,12 @@ class RunWriter:
             )
             run_id = str(run.info.run_id)
             items = items[BATCH_TAGS:]
-        for batch in _batches(items, BATCH_TAGS):
-            client.log_batch(run_id, tags=[RunTag(*item) for item in batch], synchronous=True)
+        # at once: a run that is there gets its end, whatever else fails
         if not (created := self._connection.run(key)).done():  # else this is a copy of a log
             created.set_result(run_id)
         self.written["runs"] += 1
+        for batch in _batches(items, BATCH_TAGS):
+            client.log_batch(run_id, tags=[RunTag(*item) for item in batch], synchronous=True)
         return run_id
 
     def existing(self, key: str, kind: str) -> str | None:
@@ -455,9 +466,20 @@ class RunWriter:
             client.log_batch(run_id, metrics=batch, synchronous=True)
 
     def _end_from_file(self, task: _Task, status: EvalStatus) -> None:
-        self._end_task(task, _log_of(task, status))
+        from inspect_ai.log import EvalLog
 
-    def _end_task(self, task: _Task, log: EvalLog) -> None:
+        log = EvalLog(eval=task.spec, plan=task.plan, status=status, location=task.location)
+        whole = False
+        if task.location:
+            try:
+                log = read_header(task.location)
+                whole = True
+            except Exception as error:  # storage, zip, JSON, validation: it may be half written
+                logger.debug("Can't read %s", task.location, exc_info=error)
+                self._lose(f"{task.location} can't be read: {short_reason(error)}")
+        self._end_task(task, log, whole)
+
+    def _end_task(self, task: _Task, log: EvalLog, whole: bool) -> None:
         run_id = self._run_of(task)
         if run_id is None:
             return
@@ -467,28 +489,37 @@ class RunWriter:
         self._last_ns = max(self._last_ns, ended_ns)
         # the status first: nothing that can fail after it leaves the run open
         self._guarded(partial(self._connection.end_run, run_id, status, ended_ns // 1_000_000))
-        self._guarded(partial(self._write_points, task))
-        if (read := task.read) is not None:
+        self._guarded(partial(self._write_tags, run_id, log))
+        read = task.read
+        if whole or read is None:
+            self._guarded(partial(self._write_points, task))
+        if not whole:
+            return
+        if read is not None:
             self._guarded(
                 partial(self._write_end, run_id, log, read.summaries, read.calls, ended_ns)
             )
             if read.files is not None:
-                self._guarded(partial(self._upload, run_id, read.files))
+                self._upload(run_id, read.files)
             return
         source = LogSource.of(log)
-        summaries = self._summaries(source)
-        calls = [self._calls.get(summary.uuid or "") for summary in summaries]
-        known = [call for call in calls if call is not None]
-        missing = len(known) < len(calls) and log.status != "started"
-        totals = None if missing else known
-        self._guarded(partial(self._write_end, run_id, log, summaries, totals, ended_ns))
-        if self._log_artifacts or missing:
-            self._start(self._complete(run_id, task, source, ended_ns, missing=missing))
+        found: list[Sequence[EvalSampleSummary | EvalSample]] = []
+        self._guarded(lambda: found.append(source.summaries()))
+        for summaries in found:
+            calls = [self._calls.get(summary.uuid or "") for summary in summaries]
+            known = [call for call in calls if call is not None]
+            missing = len(known) < len(calls) and log.status != "started"
+            totals = None if missing else known
+            self._guarded(partial(self._write_end, run_id, log, summaries, totals, ended_ns))
+            if self._log_artifacts or missing:
+                self._start(self._complete(run_id, task, source, ended_ns, missing=missing))
 
-    def _summaries(self, source: LogSource) -> Sequence[EvalSampleSummary | EvalSample]:
-        found: list[EvalSampleSummary | EvalSample] = []
-        self._guarded(lambda: found.extend(source.summaries()))
-        return found
+    def _write_tags(self, run_id: str, log: EvalLog) -> None:
+        from mlflow.entities import RunTag
+
+        client, _ = self._connection.open()
+        tags = runs.end_tags(log, content=self._content)
+        client.log_batch(run_id, tags=[RunTag(*tag) for tag in tags.items()], synchronous=True)
 
     def _write_end(
         self,
@@ -498,23 +529,20 @@ class RunWriter:
         calls: Sequence[Calls] | None,
         ended_ns: int,
     ) -> None:
-        from mlflow.entities import RunTag
-
-        client, _ = self._connection.open()
-        metrics = final_metrics(log, summaries)
-        if calls is not None:
-            metrics |= call_totals(calls)
-        tags = [
-            RunTag(key, value) for key, value in runs.end_tags(log, content=self._content).items()
-        ]
-        client.log_batch(run_id, tags=tags, synchronous=True)
         if log.status == "started":
             return  # it is being written, or was cut off: nothing in it is final
+        metrics = final_metrics(log, summaries)
+        if calls is not None and has_samples(log):
+            metrics |= call_totals(calls)
         self._log_metrics(run_id, _at(ended_ns, metrics))
         header = log.model_copy(update={"samples": None, "reductions": None})
         self._ended[_task_key(log)] = (header, metrics)
 
     def _upload(self, run_id: str, files: TaskFiles) -> None:
+        self._await()
+        self._uploads.submit(partial(self._do, partial(self._write_files, run_id, files), None))
+
+    def _write_files(self, run_id: str, files: TaskFiles) -> None:
         from inspect_mlflow.artifacts import ArtifactManager
 
         client, _ = self._connection.open()
@@ -528,9 +556,9 @@ class RunWriter:
     ) -> Iterator[None]:
         """Write the artifacts, and what comes of samples that fired no hooks: they are read."""
         rows = task.rows
-        if rows is not None:
-            self._rows_thread.flush(ROWS_SECONDS)
         files = None if rows is None else TaskFiles(source)
+        if rows is not None and not self._rows_thread.flush(ROWS_SECONDS):
+            rows = SampleRows()  # those are still being written: all samples are read
         known = {uuid for uuid in self._calls if rows is None or uuid in rows}
         calls = []
         for sample in source.samples_beside(known):
@@ -602,18 +630,6 @@ def _live_points(task: _Task) -> list[Point]:
         task.live_written = (now, current)
         return task.live.points(task.started_ns, time.time_ns())
     return []
-
-
-def _log_of(task: _Task, status: EvalStatus) -> EvalLog:
-    """The header of a task's log file; if it can't be read, all that is known without it."""
-    from inspect_ai.log import EvalLog, read_eval_log
-
-    if task.location:
-        try:
-            return read_eval_log(task.location, header_only=True)
-        except Exception as error:  # storage, zip, JSON, validation: the file may be half written
-            logger.debug("Can't read %s", task.location, exc_info=error)
-    return EvalLog(eval=task.spec, plan=task.plan, status=status)
 
 
 def _task_key(log: EvalLog) -> str:

@@ -250,13 +250,7 @@ class LiveRun:
     def _end_task(self, log: EvalLog) -> None:
         from otel_bridge.logs import reused_samples
 
-        reused = {}
-        if log.location:
-            try:
-                reused = reused_samples(log.location, log.eval)
-            except Exception as error:  # a remote file system raises what it likes
-                logger.warning("Earlier samples of %s are not linked: %s", log.location, error)
-        self._emit(self._recorder.end_task(log, reused))
+        self._emit(self._recorder.end_task(log, reused_samples(log.location, log.eval)))
 
     def _end_open_sample(self, uuid: str, recorder: SampleRecorder) -> None:
         self._emit(self._recorder.end_sample(recorder, None), uuid)

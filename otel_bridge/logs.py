@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import shutil
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import urlsplit
 from zipfile import ZipFile
 
+from otel_bridge.errors import short_reason
+
 if TYPE_CHECKING:
     from inspect_ai.log import EvalLog, EvalSample, EvalSampleSummary, EvalSpec
+
+logger = logging.getLogger(__name__)
 
 _CHUNK_BYTES: Final = 1_000_000
 _CHUNK_SAMPLES: Final = 50
@@ -202,31 +207,60 @@ def reused_samples(location: str, spec: EvalSpec) -> dict[str, EvalSpec]:
     """The samples of a retried task that were run for an earlier log, by uuid, with its spec.
 
     A retry writes a log of its own with the samples that it takes over, uuids unchanged. The log
-    they come from has the same task id (part of its name), and lies in the same folder.
+    they come from has the same task id (part of its name), and lies in the same folder. Where
+    that can't be read, a warning says so: then they are the retry's own.
     """
     import fsspec
 
-    if not spec.task_id:
+    if not spec.task_id or not location:
         return {}
-    files, path = fsspec.core.url_to_fs(location)
-    own = (spec.created, _modified(files.info(path)))
-    earlier = []
-    for info in files.ls(path.rpartition("/")[0] or ".", detail=True):
-        name = str(info["name"])
-        if spec.task_id in name and name.endswith((".eval", ".json")):
-            source = LogSource.of(files.unstrip_protocol(name))
-            other = source.log.eval
-            time = (other.created, _modified(info))
-            if other.task_id == spec.task_id and other.eval_id != spec.eval_id and time < own:
-                earlier.append((*time, name, source))
     reused: dict[str, EvalSpec] = {}
-    if earlier:
-        uuids = {summary.uuid for summary in LogSource.of(location).summaries()}
-        for _, _, _, source in sorted(earlier, key=lambda log: log[:3]):
-            for summary in source.summaries():
-                if summary.uuid and summary.uuid in uuids:
-                    reused.setdefault(summary.uuid, source.log.eval)
+    try:
+        files, path = fsspec.core.url_to_fs(location)
+        own = (spec.created, _modified(files.info(path)))
+        earlier: list[_Attempt] = []
+        for info in files.ls(path.rpartition("/")[0] or ".", detail=True):
+            name = str(info["name"])
+            if spec.task_id in name and name.endswith((".eval", ".json")):
+                earlier += _before(own, info, files.unstrip_protocol(name), spec)
+        if earlier:
+            uuids = {summary.uuid for summary in LogSource.of(location).summaries()}
+            for attempt in sorted(earlier, key=lambda attempt: (attempt.time, attempt.location)):
+                for summary in attempt.summaries:
+                    if summary.uuid and summary.uuid in uuids:
+                        reused.setdefault(summary.uuid, attempt.spec)
+    except Exception as error:  # a remote file system raises what it likes
+        _not_linked(location, error)
     return reused
+
+
+class _Attempt(NamedTuple):
+    """An earlier attempt at a task, by its log."""
+
+    time: tuple[str, float]
+    location: str
+    spec: EvalSpec
+    summaries: Sequence[EvalSampleSummary | EvalSample]
+
+
+def _before(
+    own: tuple[str, float], info: Mapping[str, Any], location: str, spec: EvalSpec
+) -> Iterator[_Attempt]:
+    """The attempt that a log beside that of a task is of, if it is an earlier one."""
+    try:
+        source = LogSource.of(location)
+        other = source.log.eval
+        time = (other.created, _modified(info))
+        if other.task_id == spec.task_id and other.eval_id != spec.eval_id and time < own:
+            yield _Attempt(time, location, other, source.summaries())
+    except Exception as error:  # whatever a broken file makes Inspect's readers raise
+        _not_linked(location, error)
+
+
+def _not_linked(location: str, error: Exception) -> None:
+    logger.warning(
+        "Samples that a retry took over are not linked; %s: %s", location, short_reason(error)
+    )
 
 
 def local_path(location: str) -> Path | None:

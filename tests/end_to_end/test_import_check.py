@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 from mlflow import MlflowClient
@@ -14,7 +15,7 @@ from tests.support.evals import LOGS, TASKS, eval_task, run_inspect
 from tests.support.importing import Ended, import_logs
 from tests.support.proxy import recording_proxy
 from tests.support.servers import MlflowServer
-from tests.support.state import row_counts
+from tests.support.state import differences, row_counts, state_of
 
 
 def content(database: Path) -> str:
@@ -59,6 +60,38 @@ def test_importing_twenty_logs_again_changes_nothing(recorded: Path, tmp_path: P
     assert row_counts(database) == rows
     checked = import_logs(*logs, uri=uri, check=True)
     assert checked.code == 0, checked.text
+
+
+@pytest.mark.parametrize("runs", [True, False])
+def test_one_log_of_several_leaves_what_is_said_of_all(recorded: Path, runs: bool) -> None:
+    uri, database = f"sqlite:///{recorded}/mlflow.db", recorded / "mlflow.db"
+    log = next((recorded / "logs").glob("*_tool-loop_*"))
+    rows, state = row_counts(database), state_of(uri, "inspect_ai")
+    for check in (False, True):
+        ended = import_logs(log, uri=uri, runs=runs, check=check)
+        assert ended.code == 0, ended.text
+        assert "has more tasks, whose logs are not here: graded, " in ended.text
+    assert row_counts(database) == rows
+    assert differences(state, state_of(uri, "inspect_ai")) == []
+
+
+def test_samples_that_can_not_be_read_cost_the_run_nothing(recorded: Path, tmp_path: Path) -> None:
+    """The log was imported when it was whole."""
+    uri, path = f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "log.eval"
+    shutil.copy(next((recorded / "logs").glob("*_tool-loop_*")), path)
+    assert import_logs(path, uri=uri).code == 0
+    before = state_of(uri, "inspect_ai")
+    with ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    (*_, last) = sorted(name for name in members if name.startswith("samples/"))
+    with ZipFile(path, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, b"{" if name == last else data)
+    ended = import_logs(path, uri=uri)
+    assert ended.code == 2
+    assert "0 logs with " in ended.text
+    after = state_of(uri, "inspect_ai")
+    assert differences(before["runs"], after["runs"]) == []
 
 
 @dataclass(frozen=True)

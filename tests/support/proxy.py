@@ -38,6 +38,8 @@ class Fault:
     """Never answer."""
     above_bytes: int = -1
     """Only where the request's body is larger."""
+    path: str = ""
+    """Only where the request's path has this in it."""
 
 
 @dataclass
@@ -72,7 +74,7 @@ def recording_proxy(
         def _handle(self) -> None:
             body = self.rfile.read(int(self.headers.get("content-length") or 0))
             fault = proxy.fault
-            if fault is None or len(body) <= fault.above_bytes:
+            if fault is None or len(body) <= fault.above_bytes or fault.path not in self.path:
                 fault = Fault()
             if fault.hang:
                 over.wait()

@@ -51,6 +51,11 @@ class Tracked:
         (run,) = [run for run in self.runs("task") if run.data.tags["inspect.task"] == name]
         return run
 
+    def of_run(self, run_id: str) -> list[Run]:
+        return list(
+            self.client.search_runs([self.experiment_id], f"tags.`inspect.run_id` = '{run_id}'")
+        )
+
     def of_eval(self, eval_id: str) -> Run:
         (run,) = [r for r in self.runs("task") if r.data.tags["inspect.eval_id"] == eval_id]
         return run

@@ -10,8 +10,13 @@ from inspect_ai.log import EvalLog
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from tests.support.evals import TASKS, eval_task, read_log, start_inspect
+from inspect_mlflow.config import load_settings
+from inspect_mlflow.connection import Connection
+from inspect_mlflow.writer import RunWriter
+from tests.support.evals import TASKS, eval_task, eval_tasks, read_log, start_inspect
+from tests.support.importing import import_logs
 from tests.support.process import free_port, wait_until
+from tests.support.proxy import Fault, recording_proxy
 from tests.tracking.conftest import Tracked, steps_of
 
 
@@ -154,3 +159,84 @@ def test_a_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [run.info.status for run in found] == ["FINISHED", "FINISHED"]
     task = next(run for run in found if run.data.tags["inspect.kind"] == "task")
     assert len(client.list_artifacts(task.info.run_id, "inspect")) == 6
+
+
+OF_SAMPLES = ("errored_samples", "unscored_samples", "total_model_calls", "total_tool_calls")
+"""What only the samples of a log tell."""
+
+
+def test_a_log_without_samples(tracked: Tracked, tmp_path: Path) -> None:
+    """What is not known is not said to be 0."""
+    log = eval_task("tracked@busy", log_dir=tmp_path, task_args=FEW, log_samples=False)
+    metrics = tracked.task("busy").data.metrics
+    assert metrics["completed_samples"] == metrics["total_samples"] == 2
+    assert metrics["event/model_call"] == 6
+    assert not metrics.keys() & set(OF_SAMPLES)
+    options = {"experiment_name": tracked.experiment_name, "traces": False}
+    assert import_logs(log.location, uri=tracked.server.uri, **options).code == 0
+    assert tracked.task("busy").data.metrics == metrics
+
+
+FEW = {"samples": 2, "sleep": 0}
+
+
+def test_a_log_that_can_not_be_read(tracked: Tracked, tmp_path: Path) -> None:
+    """Its run ends as it did, and nothing is made up of it."""
+    log = eval_task("minimal", log_dir=tmp_path / "before")
+    spec = log.eval.model_copy(update={"eval_id": "e", "run_id": "r", "task_id": "t"})
+    unreadable = tmp_path / "log.eval"
+    unreadable.write_text("no log at all")
+    settings, _ = load_settings()
+    writer = RunWriter(Connection.of(settings), log_artifacts=True)
+    writer.begin_run("r", None, [spec.task])
+    writer.begin_task(spec, log.plan)
+    writer.locate("e", str(unreadable))
+    writer.end_run([])
+    assert writer.finish(60)
+    (failure,) = writer.failures
+    assert failure.startswith(f"{unreadable} can't be read: ")
+    run = tracked.of_eval("e")
+    assert run.info.status == "KILLED"
+    assert run.data.tags["inspect.status"] == "cancelled"
+    assert run.data.metrics == {}
+
+
+def test_more_tags_than_mlflow_takes_at_once(tracked: Tracked, tmp_path: Path) -> None:
+    """The second request fails: the run that the first one made ends all the same."""
+    with recording_proxy(
+        tracked.server.uri, fault=Fault(status=400, path="runs/log-batch", above_bytes=8_000)
+    ) as proxy:
+        settings, _ = load_settings(tracking_uri=proxy.uri)
+        eval_tags = {f"key {n}": "x" * 100 for n in range(200)}
+        log = eval_task("minimal", log_dir=tmp_path / "before", metadata=eval_tags)
+        spec = log.eval.model_copy(update={"eval_id": "e", "run_id": "r", "task_id": "t"})
+        writer = RunWriter(Connection.of(settings))
+        writer.begin_run("r", None, [spec.task])
+        writer.begin_task(spec, log.plan)
+        writer.end_task(log.model_copy(update={"eval": spec}))
+        writer.end_run([])
+        assert writer.finish(60)
+    assert writer.failures
+    assert {run.info.status for run in tracked.of_run("r")} == {"FINISHED"}
+
+
+def test_slow_files_keep_no_run_open(
+    tracked: Tracked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = Fault(delay=3, path="mlflow-artifacts/artifacts")
+    with recording_proxy(tracked.server.uri, fault=slow) as proxy:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", proxy.uri)
+        monkeypatch.setenv("INSPECT_MLFLOW_FLUSH_TIMEOUT", "3")
+        logs = eval_tasks(
+            [f"{TASKS}/tracked.py@priced", f"{TASKS}/tracked.py@busy"],
+            log_dir=tmp_path,
+            task_args={"samples": 2},
+            max_tasks=1,
+        )
+        assert [log.status for log in logs] == ["success"] * 2
+        (parent,) = tracked.runs("run")
+        runs = [parent, *tracked.runs("task")]
+        assert [run.info.status for run in runs] == ["FINISHED"] * 3
+        assert all("inspect.status" in run.data.tags for run in runs[1:])
+        assert any(tag.endswith(".lost") for tag in parent.data.tags)
+        proxy.fault = None  # what is under way need not take its time
