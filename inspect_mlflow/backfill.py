@@ -71,22 +71,28 @@ def find_logs(paths: Iterable[str]) -> Iterator[str]:
     Raises
     ------
     ValueError
-        If a path names nothing.
+        If a path names nothing, or can't be listed.
     """
-    from inspect_ai.log import list_eval_logs
-
     for path in paths:
-        if Path(path).is_dir():
-            found = [info.name for info in list_eval_logs(path, descending=False)]
-        elif "://" in path or Path(path).exists():
-            found = [path] if _is_log(path) else [i.name for i in list_eval_logs(path)]
-        else:
-            found = sorted(glob.glob(path, recursive=True))
+        try:
+            found = _logs_at(path)
+        except Exception as error:  # a remote file system raises what it likes
+            raise ValueError(f"{path}: {_reason(error)}") from error
         if not found:
             raise ValueError(f"{path}: no log there")
         for location in found:
             local = local_path(location)
             yield location if local is None else str(local.resolve())
+
+
+def _logs_at(path: str) -> list[str]:
+    from inspect_ai.log import list_eval_logs
+
+    if Path(path).is_dir():
+        return [info.name for info in list_eval_logs(path, descending=False)]
+    if "://" in path or Path(path).exists():
+        return [path] if _is_log(path) else [info.name for info in list_eval_logs(path)]
+    return sorted(glob.glob(path, recursive=True))
 
 
 def _is_log(path: str) -> bool:

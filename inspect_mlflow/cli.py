@@ -23,7 +23,8 @@ def main() -> None:
 def demo(tracking_uri: str, experiment_name: str) -> None:
     """Evaluate a bundled task on mock models into MLflow, and say where to look.
 
-    Needs no API key and no internet. Exit code 0, or 1 if MLflow lacks something of it.
+    Needs no API key and no internet. Exit code 0, 1 if MLflow can't be used or lacks something of
+    it, 2 on bad input.
     """
     from rich.console import Console
 

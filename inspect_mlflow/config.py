@@ -192,7 +192,7 @@ def load_settings(**overrides: Any) -> tuple[MLflowSettings, list[Problem]]:
             field = _field(str(detail["loc"][0]))
             if field is None or field in problems:
                 continue
-            problems[field] = _problem(field, detail)
+            problems[field] = _problem(field, detail, given=field in overrides)
         defaults = {name: MLflowSettings.model_fields[name].default for name in problems}
         return _settings({**overrides, **defaults}), list(problems.values())
 
@@ -215,15 +215,17 @@ def _field(location: str) -> str | None:
     return None
 
 
-def _problem(field: str, detail: Any) -> Problem:
-    variable = next((v for v in _variables(field) if os.environ.get(v)), _variables(field)[0])
-    value = redact(str(os.environ.get(variable, detail.get("input"))))
+def _problem(field: str, detail: Any, *, given: bool) -> Problem:
+    """`given`: by whoever calls, and not by the environment."""
+    variables = [] if given else [v for v in _variables(field) if os.environ.get(v)]
+    name = field if given else (variables or _variables(field))[0]
+    value = redact(str(os.environ[name] if variables else detail["input"]))
     kind = str(detail["type"]).partition("_")[0]
     accepted = f"accepted: {_ACCEPTED[kind]}" if kind in _ACCEPTED else ""
     message = accepted or str(detail["msg"]).removeprefix("Value error, ")
     if field == "capture_content":
         message = "accepted: NO_CONTENT, SPAN_ONLY, EVENT_ONLY, SPAN_AND_EVENT, true, false"
-    return Problem(_CONCERNS.get(field, _BOTH), f"{variable}={value!r}: {message}")
+    return Problem(_CONCERNS.get(field, _BOTH), f"{name}={value!r}: {message}")
 
 
 def is_databricks(uri: str) -> bool:

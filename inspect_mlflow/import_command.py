@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -34,6 +34,7 @@ def run_import(
 ) -> int:
     """Import or check logs, and return the exit code. `overrides` are settings by name."""
     from inspect_mlflow.backfill import Importer, find_logs, group_logs
+    from otel_bridge.pipeline import tracer_provider
 
     if check and otlp:
         return _refuse(console, "--check compares with MLflow; it knows no other destination")
@@ -48,13 +49,13 @@ def run_import(
     if traces and is_databricks(settings.tracking_uri):
         console.print(NO_SPANS, highlight=False, soft_wrap=True)
     try:
+        more_destinations = _otlp(settings.tracking_uri) if otlp else tuple
+        tracer_provider(())  # to hear of a setting that it can't read before anything is written
         groups, unreadable = group_logs(find_logs(paths))
         importer = (
             _checker(settings, runs=runs, traces=traces)
             if check
-            else Importer(
-                settings, runs=runs, traces=traces, more_destinations=_otlp if otlp else tuple
-            )
+            else Importer(settings, runs=runs, traces=traces, more_destinations=more_destinations)
         )
         if groups and not dry_run and importer.check_connection(restore=not check):
             console.print("The experiment was deleted. It is restored, with the runs in it.")
@@ -92,14 +93,19 @@ def run_import(
     return SOME if unreadable or failed else ALL
 
 
-def _otlp() -> list[Destination]:
+def _otlp(tracking_uri: str) -> Callable[[], Sequence[Destination]]:
+    """What makes the OTLP destination of the environment. Raises ValueError if there is none."""
+    from inspect_mlflow.tracing import same_endpoint
     from otel_bridge.otlp import otlp_target
     from otel_bridge.pipeline import Destination
 
     target = otlp_target()
     if target is None:
-        return []
-    return [Destination(f"OTLP {target.traces_url}", target.open, wait_for_room=True)]
+        raise ValueError("--otlp: there is no OTLP endpoint: set OTEL_EXPORTER_OTLP_ENDPOINT")
+    if same_endpoint(target.traces_url, tracking_uri):
+        raise ValueError(f"--otlp: {target.traces_url} is this MLflow, which has the spans anyway")
+    name = f"OTLP {target.traces_url}"
+    return lambda: [Destination(name, target.open, wait_for_room=True)]
 
 
 def _samples(group: LogGroup) -> int:

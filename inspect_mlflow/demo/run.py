@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from inspect_mlflow.config import redact
+from inspect_mlflow.config import load_settings, redact
+from inspect_mlflow.connection import Connection, ConnectionFailed
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -29,30 +31,35 @@ class Written:
 
 
 def run_demo(tracking_uri: str, experiment_name: str, console: Console) -> int:
-    """Evaluate, then show what MLflow holds. Returns the exit code: 0, or 1 if it lacks a run."""
+    """Evaluate, then show what MLflow holds.
+
+    Returns the exit code: 0, 1 if MLflow can't be used or lacks a run, 2 for a setting that is not
+    accepted; then nothing was evaluated.
+    """
     # the prefixed variables win over whatever else is set
     os.environ["INSPECT_MLFLOW_TRACKING_URI"] = tracking_uri
     os.environ["INSPECT_MLFLOW_EXPERIMENT_NAME"] = experiment_name
     os.environ["INSPECT_MLFLOW_TRACING_ENABLED"] = "true"
+    settings, problems = load_settings()
+    if problems:
+        return _refuse(console, problems[0].message, 2)
+    try:
+        Connection.of(settings).open()
 
-    from inspect_ai import eval
+        from inspect_ai import eval
 
-    from inspect_mlflow.demo.tasks import capitals, warehouse
+        from inspect_mlflow.demo.tasks import capitals, warehouse
 
-    logs = [*eval(warehouse()), *eval([capitals(candidate=False), capitals(candidate=True)])]
-
-    from mlflow import MlflowClient
-
-    client = MlflowClient(tracking_uri=tracking_uri)
-    experiment = client.get_experiment_by_name(experiment_name)
+        logs = [*eval(warehouse()), *eval([capitals(candidate=False), capitals(candidate=True)])]
+        connection = Connection.of(settings)
+        client, experiment_id = connection.open()
+    except ConnectionFailed as error:
+        return _refuse(console, str(error), 1)
     run_ids = {log.eval.run_id for log in logs}
-    written = [] if experiment is None else read_back(client, experiment.experiment_id, run_ids)
+    written = read_back(client, experiment_id, run_ids)
     expected = len(logs) + len(run_ids)
-    if experiment is None or len(written) < expected:
-        console.print(
-            f"[red]MLflow at {redact(tracking_uri)} holds {len(written)} of {expected} runs.[/red]"
-        )
-        return 1
+    if len(written) < expected:
+        return _refuse(console, f"{connection.name} holds {len(written)} of {expected} runs.", 1)
     table = Table(title=f"Written to {redact(tracking_uri)}, experiment {experiment_name}")
     for column in ("run", "status", "metrics", "traces"):
         table.add_column(column)
@@ -62,7 +69,7 @@ def run_demo(tracking_uri: str, experiment_name: str, console: Console) -> int:
         )
         table.add_row(run.name, run.status, metrics, str(run.traces))
     console.print(table)
-    _say_where(console, tracking_uri, experiment.experiment_id, len(logs))
+    _say_where(console, tracking_uri, experiment_id, len(logs))
     return 0
 
 
@@ -96,6 +103,11 @@ def read_back(client: MlflowClient, experiment_id: str, run_ids: set[str]) -> li
         for group in groups
         for run in group
     ]
+
+
+def _refuse(console: Console, message: str, code: int) -> int:
+    console.print(f"[red]{escape(message)}[/red]", highlight=False, soft_wrap=True)
+    return code
 
 
 def _is_child(run: Run) -> bool:

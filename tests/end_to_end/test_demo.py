@@ -61,6 +61,27 @@ class Demo:
         )
 
 
+@pytest.mark.parametrize(
+    ("uri", "code", "said"),
+    [("http://127.0.0.1:9", 1, "MLflow http://127.0.0.1:9"), ("./mlruns", 2, "accepted are http")],
+)
+def test_where_there_is_no_mlflow_nothing_is_evaluated(
+    uri: str, code: int, said: str, tmp_path: Path
+) -> None:
+    result = subprocess.run(
+        [str(Path(sys.executable).with_name("inspect-mlflow")), "demo", "--tracking-uri", uri],
+        cwd=tmp_path,
+        env=clean_environ({"COLUMNS": "200", "NO_COLOR": "1"}),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert result.returncode == code, result.stdout + result.stderr
+    assert said in result.stdout
+    assert "Traceback" not in result.stdout + result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_says_what_was_written_and_where_to_look(demo: Demo) -> None:
     assert "mlflow ui --backend-store-uri sqlite:///mlflow.db" in demo.stdout
     assert f"/#/experiments/{demo.experiment_id}/traces" in demo.stdout

@@ -1,12 +1,15 @@
 """`inspect-mlflow import` makes of a finished log what the live hooks made."""
 
+import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from inspect_mlflow.cli import main
 from tests.support.environment import clean_environ
 from tests.support.evals import LOGS, TASKS, run_inspect
 from tests.support.state import differences, row_counts, state_of
@@ -100,6 +103,53 @@ def test_nothing_could_be_imported(arguments: list[str], said: str, tmp_path: Pa
     shutil.copy(LOGS / "guess-number-tools.eval", tmp_path / "log.eval")
     result = run_import(*arguments, cwd=tmp_path, check=2)
     assert said in " ".join(result.stdout.split())
+
+
+NOWHERE = "sqlite:///mlflow.db"
+NO_CREDENTIALS = {
+    "AWS_CONFIG_FILE": os.devnull,
+    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
+OTLP = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://localhost:5000"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environ", "said"),
+    [
+        (["--otlp"], {}, "there is no OTLP endpoint"),
+        (
+            ["--otlp"],
+            {**OTLP, "OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"},
+            "OTEL_EXPORTER_OTLP_PROTOCOL='http/json': accepted are 'http/protobuf' and 'grpc'",
+        ),
+        (["--otlp", "--tracking-uri", "http://127.0.0.1:5000"], OTLP, "is this MLflow"),
+        ([], {"OTEL_SPAN_EVENT_COUNT_LIMIT": "abc"}, "OTEL_SPAN_EVENT_COUNT_LIMIT must be"),
+        (["s3://logs/folder"], NO_CREDENTIALS, "s3://logs/folder: NoCredentialsError: "),
+        (
+            ["--tracking-uri", "./mlruns"],
+            {"MLFLOW_TRACKING_URI": "http://fine"},
+            "tracking_uri='./mlruns': accepted are http(s)://",
+        ),
+    ],
+)
+def test_what_is_refused(
+    arguments: list[str],
+    environ: dict[str, str],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log = shutil.copy(LOGS / "guess-number-tools.eval", tmp_path)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    command = ["import", str(log), "--tracking-uri", NOWHERE, *arguments]
+    result = CliRunner().invoke(main, command, env={"COLUMNS": "300"})
+    assert isinstance(result.exception, SystemExit), result.exc_info
+    assert result.exit_code == 2
+    assert said in result.output
+    assert not (tmp_path / "mlflow.db").exists()
 
 
 def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
