@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,7 +23,6 @@ NAME_LENGTH: Final = 250
 TAG_RUN_ID: Final = "inspect.run_id"
 TAG_EVAL_ID: Final = "inspect.eval_id"
 TAG_TASK_ID: Final = "inspect.task_id"
-TAG_TASKS: Final = "inspect.tasks"
 TAG_KIND: Final = "inspect.kind"
 """`run` on the parent run of an evaluation, `task` on the run of a task."""
 TAG_RETRY_OF: Final = "inspect.retry_of"
@@ -49,28 +48,26 @@ def run_tags(run_id: str, eval_set_id: str | None, task_names: list[str]) -> dic
             TAG_KIND: "run",
             TAG_RUN_ID: run_id,
             "inspect.eval_set_id": eval_set_id,
-            TAG_TASKS: ", ".join(sorted(set(task_names))),
+            "inspect.tasks": ", ".join(sorted(set(task_names))),
         }
     )
 
 
-def tasks_beside(specs: Sequence[EvalSpec], found: Iterable[Run]) -> list[str]:
-    """The tasks that the MLflow runs of an evaluation have beside these.
+def tasks_beside(specs: Iterable[EvalSpec], found: Iterable[Run]) -> list[str]:
+    """The tasks, by name, that an evaluation's MLflow runs are of and that are none of these.
 
-    By name, sorted. Nothing where there is no parent run, whose tasks they would be.
+    Nothing where there is no parent run: it is made of what there is.
     """
     task_ids = {spec.task_id or spec.eval_id for spec in specs}
-    named = set(", ".join(spec.task for spec in specs).split(", "))
-    beside, has_parent = set(), False
-    for run in found:
-        tags = run.data.tags
-        if tags[TAG_KIND] == "run":
-            has_parent = True
-            tasks = set(tags.get(TAG_TASKS, "").split(", "))
-            beside |= tasks - named if named < tasks else set()
-        elif tags.get(TAG_TASK_ID, tags[TAG_EVAL_ID]) not in task_ids:
-            beside.add(tags["inspect.task"])
-    return sorted(beside) if has_parent else []
+    tags = [run.data.tags for run in found]
+    if all(of_run[TAG_KIND] != "run" for of_run in tags):
+        return []
+    return sorted(
+        of_run["inspect.task"]
+        for of_run in tags
+        if of_run[TAG_KIND] == "task"
+        and of_run.get(TAG_TASK_ID, of_run[TAG_EVAL_ID]) not in task_ids
+    )
 
 
 def task_tags(spec: EvalSpec, plan: EvalPlan, *, content: bool = True) -> dict[str, str]:

@@ -302,7 +302,7 @@ class RunWriter:
         """
         failure: Exception | None = None
         if self.unreachable:
-            self._lose(self.failures[0])
+            self._lose(next(iter(self.failures), OVER))
         else:
             watch = threading.Timer(LOOK_SECONDS, self._look)
             watch.daemon = True
