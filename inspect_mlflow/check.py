@@ -104,10 +104,13 @@ class CheckedConnection(Connection):
         assert isinstance(client, ComparingClient)
         client.compare_status(run_id, status)
 
-    def _client(self) -> ComparingClient:
+    def _reach(self) -> None:
         file = sqlite_file(self.uri)
         if file is not None and not file.exists():  # opening it would make one
             raise ConnectionFailed(f"{self.name}: there is no such database")
+        super()._reach()
+
+    def _client(self) -> ComparingClient:
         return ComparingClient(self.uri, self.findings)
 
     def _create_experiment(self, client: MlflowClient) -> str:
