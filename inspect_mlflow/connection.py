@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
 from itertools import count
@@ -109,18 +110,30 @@ class Connection:
         with self._lock:
             if self._opened is None:
                 try:
-                    self._opened = self._open(restore)
+                    with self._explained():
+                        self._opened = self._open(restore)
                 except ConnectionFailed as error:
                     self._opened = error
-                except Exception as error:  # of MLflow, of a database, of its driver
-                    self._opened = ConnectionFailed(f"{self.name}: {_why(error)}")
-                    self._opened.__cause__ = error
                 finally:
                     self._settled.set()
                 heap.spare()
             if isinstance(self._opened, ConnectionFailed):
                 raise self._opened
             return self._opened
+
+    def reach(self) -> None:
+        """Find out in seconds whether MLflow is there: its own client tries for minutes. Blocks.
+
+        Raises
+        ------
+        ConnectionFailed
+            If it is not.
+        """
+        with self._explained():
+            if self.is_http:
+                self.request("/health", "GET", timeout=ANSWER_SECONDS)
+            elif self._is_database:
+                self._reach()
 
     @property
     def name(self) -> str:
@@ -228,10 +241,25 @@ class Connection:
             self._imported.set()
         if self.is_http:  # its client tries for minutes
             self.persist(self._greet, OPEN_PATIENCE)
-        elif not is_databricks(self.uri):  # as does its store
+        elif self._is_database:  # as does its store
             self._reach()
         client = self._client()
         return client, self._experiment(client, restore)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Whatever MLflow, a database or its driver raise is one kind of error, with the reason."""
+        try:
+            yield
+        except ConnectionFailed:
+            raise
+        except Exception as error:
+            raise ConnectionFailed(f"{self.name}: {_why(error)}") from error
+
+    @property
+    def _is_database(self) -> bool:
+        scheme, colon, _ = self.uri.partition("://")
+        return bool(colon) and "sql" in scheme
 
     def _client(self) -> MlflowClient:
         from mlflow import MlflowClient

@@ -263,11 +263,12 @@ def mlflow_client(tracking_uri: str | None) -> "MlflowClient":
     Raises
     ------
     ValueError
-        There is none: MLflow would make a database in the current folder.
+        There is none: MLflow would make a database in the current folder. Or it can't be reached.
     """
     from mlflow import MlflowClient
 
     from inspect_mlflow.config import load_settings
+    from inspect_mlflow.connection import Connection, ConnectionFailed
 
     if tracking_uri is None:
         settings, problems = load_settings()
@@ -277,6 +278,10 @@ def mlflow_client(tracking_uri: str | None) -> "MlflowClient":
             raise ValueError(
                 next(about_it, "no MLflow: give a tracking URI, or set MLFLOW_TRACKING_URI")
             )
+    try:
+        Connection(tracking_uri, "").reach()
+    except ConnectionFailed as error:
+        raise ValueError(str(error)) from error
     return MlflowClient(tracking_uri)
 
 

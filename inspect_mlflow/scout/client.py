@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from inspect_mlflow.config import redact
-from inspect_mlflow.connection import ANSWER_SECONDS, Connection
-from inspect_mlflow.http import Unavailable
+from inspect_mlflow.connection import Connection, ConnectionFailed
 from otel_bridge.errors import short_reason
 
 if TYPE_CHECKING:
@@ -101,9 +100,7 @@ class Reader:
             raise ScoutImportError(f"MLflow at {redact(self.uri)}: there is no such database.")
         connection = Connection(self.uri, self.experiment_name)
         try:
-            if connection.is_http:
-                # find out in seconds whether there is a server: MLflow's client tries for minutes
-                connection.request("/health", "GET", timeout=ANSWER_SECONDS)
+            connection.reach()
             if not by_experiment:
                 return TracingClient(self.uri), None
             client = MlflowClient(tracking_uri=self.uri)
@@ -112,7 +109,9 @@ class Reader:
                 experiment = client.get_experiment(self.experiment_id)
             else:
                 experiment = client.get_experiment_by_name(self.experiment_name)
-        except (MlflowException, Unavailable) as error:
+        except ConnectionFailed as error:
+            raise ScoutImportError(str(error)) from error
+        except MlflowException as error:
             raise ScoutImportError(
                 f"MLflow at {redact(self.uri)}: {short_reason(error)}"
             ) from error

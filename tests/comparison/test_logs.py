@@ -299,6 +299,13 @@ def test_runs_without_a_readable_log_are_value_errors(
             compare_evals(source, pair.candidate, tracking_uri=store.uri)
 
 
+@pytest.mark.parametrize("scheme", ["http", "postgresql"])
+def test_a_run_of_an_mlflow_that_is_not_there(scheme: str, pair: Pair) -> None:
+    uri = f"{scheme}://127.0.0.1:9"
+    with pytest.raises(ValueError, match=rf"^MLflow {uri}: .*(refused|pip install)"):
+        compare_evals("runs:/0123456789abcdef", pair.candidate, tracking_uri=uri)
+
+
 def test_a_comparison_is_logged_as_a_run_of_its_own(store: Store, pair: Pair) -> None:
     baseline, candidate = store.run(Path(pair.baseline)), store.run(Path(pair.candidate))
     result = compare_evals(

@@ -236,9 +236,11 @@ def test_a_deleted_experiment(store: str, experiment_name: str) -> None:
         imported(experiment_name=experiment_name, tracking_uri=store)
 
 
-def test_no_server() -> None:
-    with pytest.raises(ScoutImportError, match=r"MLflow at http://127.0.0.1:9: .*refused"):
-        imported(tracking_uri="http://127.0.0.1:9")
+@pytest.mark.parametrize("scheme", ["http", "postgresql"])
+def test_no_server(scheme: str) -> None:
+    uri = f"{scheme}://127.0.0.1:9"
+    with pytest.raises(ScoutImportError, match=rf"^MLflow {uri}: .*(refused|pip install)"):
+        imported(tracking_uri=uri)
 
 
 def test_no_database_is_made(tmp_path: Path) -> None:
@@ -342,7 +344,7 @@ def test_command_without_mlflow(tmp_path: Path) -> None:
     command = ["scout", str(tmp_path / "db"), "--tracking-uri", "http://127.0.0.1:9"]
     result = CliRunner().invoke(main, command)
     assert result.exit_code == 2
-    assert "MLflow at http://127.0.0.1:9" in result.output
+    assert "MLflow http://127.0.0.1:9: " in result.output
     assert not (tmp_path / "db").exists()
 
 
