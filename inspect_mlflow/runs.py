@@ -60,12 +60,12 @@ def tasks_beside(specs: Iterable[EvalSpec], found: Iterable[Run]) -> list[str]:
     """
     task_ids = {spec.task_id or spec.eval_id for spec in specs}
     tags = [run.data.tags for run in found]
-    if all(of_run[TAG_KIND] != "run" for of_run in tags):
+    if all(of_run.get(TAG_KIND) != "run" for of_run in tags):
         return []
     return sorted(
         of_run["inspect.task"]
         for of_run in tags
-        if of_run[TAG_KIND] == "task"
+        if of_run.get(TAG_KIND) == "task"
         and of_run.get(TAG_TASK_ID, of_run[TAG_EVAL_ID]) not in task_ids
     )
 

@@ -6,11 +6,13 @@ import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from zipfile import ZipFile
 
 import pytest
 from mlflow import MlflowClient
 
+from otel_bridge.recorder import RunRecorder
 from tests.support.evals import LOGS, TASKS, eval_task, run_inspect
 from tests.support.importing import Ended, import_logs
 from tests.support.proxy import recording_proxy
@@ -251,6 +253,25 @@ def test_differences_are_found_and_an_import_mends_them(damage: str, store: Stor
     assert import_logs(store.logs, uri=store.uri).code == 0
     level = store.check()
     assert level.code == 0, level.text
+
+
+def test_what_can_not_be_converted_is_named(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As another reason than that it can't be read; the other logs go on."""
+    end_sample = RunRecorder.end_sample
+
+    def fails_at_one(self: RunRecorder, recorder: Any, sample: Any) -> Any:
+        if recorder.ref.task.task == "graded":
+            raise TypeError("not foreseen")
+        return end_sample(self, recorder, sample)
+
+    monkeypatch.setattr(RunRecorder, "end_sample", fails_at_one)
+    ended = import_logs(store.logs, uri=f"sqlite:///{tmp_path}/mlflow.db")
+    assert ended.code == 1
+    assert "1 logs with " in ended.text
+    (named,) = [line for line in ended.lines if "could not be converted" in line]
+    assert named.endswith(".eval: it could not be converted: TypeError: not foreseen")
 
 
 def test_a_param_that_differs_is_found(store: Store, tmp_path: Path) -> None:

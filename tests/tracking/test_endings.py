@@ -226,7 +226,7 @@ def test_slow_files_keep_no_run_open(
     slow = Fault(delay=3, path="mlflow-artifacts/artifacts")
     with recording_proxy(tracked.server.uri, fault=slow) as proxy:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", proxy.uri)
-        monkeypatch.setenv("INSPECT_MLFLOW_FLUSH_TIMEOUT", "3")
+        monkeypatch.setenv("INSPECT_MLFLOW_FLUSH_TIMEOUT", "8")
         logs = eval_tasks(
             [f"{TASKS}/tracked.py@priced", f"{TASKS}/tracked.py@busy"],
             log_dir=tmp_path,
