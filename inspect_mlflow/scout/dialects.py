@@ -257,7 +257,7 @@ def _run_by_openai(item: Mapping[str, Any], kind: str) -> list[Json]:
     arguments, result = item.get("arguments"), item.get("output")
     if kind == "web_search":
         arguments = _set(_mapping(item.get("action")) or {"type": "search", "query": ""})
-        name = str(arguments.get("type"))
+        name = str(arguments.get("type") or "search")
     elif kind == "file_search":
         arguments, result = item.get("queries"), item.get("results")
     elif kind == "code_interpreter":

@@ -17,19 +17,17 @@ from inspect_mlflow.scout.extraction import (
     output_of,
     outputs_of,
     prompts_of,
+    result_of,
     tools_of,
 )
 from inspect_mlflow.scout.tree import Node, from_ns
 from otel_bridge import semconv as sc
 from otel_bridge.messages import output_message_from_genai
-from otel_bridge.values import to_json
 
 if TYPE_CHECKING:
     from inspect_ai.event import Event, ModelEvent, ToolEvent
     from inspect_ai.model import ChatMessage, ChatMessageAssistant, StopReason
     from inspect_ai.tool import ToolCall
-
-_MAX_BYTES = 1_000_000
 
 
 @dataclass
@@ -186,9 +184,6 @@ def _tool_event(node: Node, around: str | None) -> ToolEvent:
     arguments = (
         dict(given) if isinstance(given, dict) else {} if given is None else {"input": given}
     )
-    result = node.get(sc.GEN_AI_TOOL_CALL_RESULT, outputs_of(node))
-    if not isinstance(result, str):
-        result = "" if result is None else to_json(result, _MAX_BYTES)
     call_id = node.text(sc.GEN_AI_TOOL_CALL_ID) or node.text("tool_call.id")
     error = _error(node)
     return ToolEvent(
@@ -197,7 +192,7 @@ def _tool_event(node: Node, around: str | None) -> ToolEvent:
         id=call_id or node.id,
         function=name,
         arguments=arguments,
-        result=result,
+        result=result_of(node),
         error=None if error is None else ToolCallError(type="unknown", message=error),
         failed=True if error is not None else None,
         timestamp=from_ns(node.start_ns),

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from inspect_ai.tool import ToolInfo
 
 _INPUTS = ("mlflow.spanInputs", "input.value", "traceloop.entity.input")
+_SENT = {"ResponseMetadata", "contentType"}
+"""What Bedrock's answers have around them."""
 _OUTPUTS = ("mlflow.spanOutputs", "output.value", "traceloop.entity.output")
 _CHUNK = "mlflow.chunk.item."
 _CHUNK_VALUE = "mlflow.chunk.value"
@@ -36,9 +38,14 @@ def inputs_of(node: Node) -> Any:
 def outputs_of(node: Node) -> Any:
     """What came out of a span, as its maker wrote it."""
     found = node.get(_name(node, _OUTPUTS))
-    return (
-        _with_body(found) if isinstance(found, Mapping) and "ResponseMetadata" in found else found
-    )
+    is_sent = isinstance(found, Mapping) and not _SENT.isdisjoint(found)
+    return _with_body(found) if is_sent else found
+
+
+def result_of(node: Node) -> str:
+    """What a tool gave, as text."""
+    name = _name(node, (sc.GEN_AI_TOOL_CALL_RESULT, *_OUTPUTS))
+    return "" if node.get(name) is None else str(node.text(name))
 
 
 def json_answer(node: Node) -> Json | None:

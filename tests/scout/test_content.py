@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 from anthropic.types import Message
-from inspect_ai.event import ModelEvent
+from inspect_ai.event import ModelEvent, ToolEvent
 from inspect_scout import Transcript
 from mlflow.tracing.utils import TraceJSONEncoder
 from openai.types.chat import ChatCompletionChunk
@@ -69,6 +69,16 @@ def test_answers_that_are_json(place: str, kind: str, store: str, experiment_nam
         log_trace(store, experiment_name, call)
     found = imported(experiment_name=experiment_name, tracking_uri=store)
     assert [[m.content for m in t.messages] for t in found] == [["Where?", t] for t in TEXTS]
+
+
+def test_results_that_are_json(store: str, experiment_name: str) -> None:
+    """As the tool wrote them, which is how they stand in the conversation."""
+    kind = {"mlflow.spanType": "TOOL"}
+    given = [Given("tool", {**kind, "gen_ai.tool.call.result": text}) for text in TEXTS]
+    given += [Given("tool", {**kind, "output.value": text}) for text in TEXTS]
+    log_trace(store, experiment_name, Given("tools", children=given))
+    events = the_one(store, experiment_name).events
+    assert [e.result for e in events if isinstance(e, ToolEvent)] == [*TEXTS, *TEXTS]
 
 
 def test_streams_have_no_text(store: str, experiment_name: str) -> None:
