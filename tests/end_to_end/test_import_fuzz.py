@@ -157,7 +157,8 @@ def test_corrupted_logs(logs: list[Path], tmp_path: Path) -> None:
     named = {}
     for line in ended.lines:
         location, separator, reason = line.partition(": ")
-        if separator and location.startswith("/"):
+        # copies of a log may differ in a param, which MLflow lets nobody change
+        if separator and location.startswith("/") and not reason.startswith("Changing param"):
             named[Path(location)] = reason
     assert not set(named) & set(logs), named
     assert not readable & set(named), {path: named[path] for path in readable & set(named)}
