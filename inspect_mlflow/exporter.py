@@ -173,6 +173,7 @@ class MlflowSpanExporter(MlflowSpans):
     def _store_spans(self, encoded: ExportTraceServiceRequest) -> list[str]:
         """Store spans the way the server does on receiving them."""
         from mlflow.entities.span import Span
+        from mlflow.tracing.otel import translation
 
         stored = [
             Span.from_otel_proto(span, resource=resource_spans.resource)
@@ -180,6 +181,10 @@ class MlflowSpanExporter(MlflowSpans):
             for scope_spans in resource_spans.scope_spans
             for span in scope_spans.spans
         ]
+        # the stores of MLflow before 3.18 do it themselves
+        if (strip := getattr(translation, "strip_otlp_double_encoding", None)) is not None:
+            for span in stored:
+                span._span._attributes = strip(span._span._attributes)
         store = partial(self._store.log_spans, self._experiment_id, stored)
         self._connection.persist(partial(available, store))
         return []
