@@ -129,7 +129,7 @@ class Importer:
         traces: bool = True,
         more_destinations: Callable[[], Sequence[Destination]] = tuple,
     ) -> None:
-        """`more_destinations` makes those besides MLflow."""
+        """`more_destinations` makes those besides MLflow; without a tracking URI, the only ones."""
         self._settings = settings
         self._runs = runs
         self._traces = traces
@@ -141,8 +141,10 @@ class Importer:
         """Find out whether there is an MLflow and an experiment, which may be made.
 
         Returns whether it was deleted and has been brought back, which only `restore` does. Raises
-        ConnectionFailed.
+        ConnectionFailed. Without a tracking URI nothing is to be found out.
         """
+        if self._settings.tracking_uri is None:
+            return False
         connection = self._connect()
         connection.open(restore=restore)
         return connection.restored
@@ -163,8 +165,17 @@ class Importer:
         """Import the logs of all runs. A log that fails is named, and the others go on."""
         result = Imported()
         for group in groups:
-            self._import_group(group, result)
+            if self._settings.tracking_uri is None:
+                self._send_group(group, result)
+            else:
+                self._import_group(group, result)
         return result
+
+    def _send_group(self, group: LogGroup, result: Imported) -> None:
+        """The spans alone, without MLflow."""
+        destinations = self._more_destinations()
+        self._convert(group, destinations, None, result)
+        result.deliveries += finish(destinations, time.monotonic() + FLUSH_SECONDS)
 
     def _import_group(self, group: LogGroup, result: Imported) -> None:
         from mlflow.exceptions import MlflowException
@@ -202,24 +213,10 @@ class Importer:
             )
         exporters: list[MlflowSpans] = []
         destinations = self._destinations(connection, exporters)
-        recorder = RunRecorder(group.run_id, self._settings.trace_scope, self._settings.capture)
-        tracer = SpanTracer(tracer_provider(destinations), version("inspect-mlflow"))
-        for header in headers:
-            recorder.begin_task(header.eval)
-        for location, header in group.logs:
-            try:
-                self._import_log(location, header, writer, recorder, tracer, result)
-                result.logs += 1
-            except _NotRead as error:
-                result.failures.append(Unreadable(location, str(error)))
-            except Exception as error:  # of the conversion's own: the other logs go on
-                logger.debug("Converting %s failed", location, exc_info=error)
-                reason = f"it could not be converted: {_reason(error)}"
-                result.failures.append(Unreadable(location, reason))
-        if not beside:
-            tracer.emit(recorder.end())
-            if self._runs:
-                writer.end_run([])
+        written = writer if self._runs else None
+        self._convert(group, destinations, written, result, whole=not beside)
+        if self._runs and not beside:
+            writer.end_run([])
         writer.finish(FLUSH_SECONDS)
         for failure in dict.fromkeys(writer.failures):
             result.failures.append(Unreadable(group.logs[0][0], failure))
@@ -233,11 +230,38 @@ class Importer:
                 result.failures.append(Unreadable(group.logs[0][0], reason))
         self._all_given(connection)
 
+    def _convert(
+        self,
+        group: LogGroup,
+        destinations: Sequence[Destination],
+        writer: RunWriter | None,
+        result: Imported,
+        *,
+        whole: bool = True,
+    ) -> None:
+        """All of a run's logs; the run's own span only where they are the `whole` of it."""
+        recorder = RunRecorder(group.run_id, self._settings.trace_scope, self._settings.capture)
+        tracer = SpanTracer(tracer_provider(destinations), version("inspect-mlflow"))
+        for _, header in group.logs:
+            recorder.begin_task(header.eval)
+        for location, header in group.logs:
+            try:
+                self._import_log(location, header, writer, recorder, tracer, result)
+                result.logs += 1
+            except _NotRead as error:
+                result.failures.append(Unreadable(location, str(error)))
+            except Exception as error:  # of the conversion's own: the other logs go on
+                logger.debug("Converting %s failed", location, exc_info=error)
+                reason = f"it could not be converted: {_reason(error)}"
+                result.failures.append(Unreadable(location, reason))
+        if whole:
+            tracer.emit(recorder.end())
+
     def _import_log(
         self,
         location: str,
         header: EvalLog,
-        writer: RunWriter,
+        writer: RunWriter | None,
         recorder: RunRecorder,
         tracer: SpanTracer,
         result: Imported,
@@ -245,7 +269,7 @@ class Importer:
         """One log: the calls that the hooks would have made, in their order."""
         eval_id = header.eval.eval_id
         source = LogSource.of(header)
-        if self._runs:
+        if writer is not None:
             writer.begin_task(header.eval, header.plan, source)
         reused = reused_samples(location, header.eval)
         whole = False
@@ -253,7 +277,7 @@ class Importer:
             for sample in _samples(source):
                 self.on_sample()
                 result.samples += 1
-                if self._runs:
+                if writer is not None:
                     writer.add_sample(eval_id, sample, reused=sample.uuid in reused)
                 if self._traces and sample.uuid not in reused:
                     spans = recorder.begin_sample(eval_id, sample.uuid, sample.id, sample.epoch)
@@ -263,7 +287,7 @@ class Importer:
         finally:
             if self._traces:
                 tracer.emit(recorder.end_task(header, reused))
-            if self._runs:
+            if writer is not None:
                 writer.end_task(header, whole=whole)
 
     def _destinations(self, connection: Connection, opened: list[MlflowSpans]) -> list[Destination]:

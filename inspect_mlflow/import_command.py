@@ -38,15 +38,17 @@ def run_import(
 
     if check and otlp:
         return _refuse(console, "--check compares with MLflow; it knows no other destination")
+    if otlp and not traces:
+        return _refuse(console, "--otlp sends traces: it does not go with --no-traces")
     given = {name: value for name, value in overrides.items() if value is not None}
     settings, problems = load_settings(**given)
     for problem in problems:
         return _refuse(console, problem.message)
-    if settings.tracking_uri is None:
+    if settings.tracking_uri is None and not otlp:
         return _refuse(
             console, "no MLflow to import into: set MLFLOW_TRACKING_URI or --tracking-uri"
         )
-    if traces and is_databricks(settings.tracking_uri):
+    if traces and is_databricks(settings.tracking_uri or ""):
         console.print(NO_SPANS, highlight=False, soft_wrap=True)
     try:
         more_destinations = _otlp(settings.tracking_uri) if otlp else tuple
@@ -83,7 +85,9 @@ def run_import(
         _name(console, log)
     for note in result.notes:
         console.print(escape(note), highlight=False, soft_wrap=True)
-    place = f"{redact(settings.tracking_uri)}, experiment {settings.experiment}"
+    place = None
+    if settings.tracking_uri is not None:
+        place = f"{redact(settings.tracking_uri)}, experiment {settings.experiment}"
     if check:
         return _say_checked(console, importer, result, place, bool(unreadable))
     _say(console, result, place)
@@ -93,7 +97,7 @@ def run_import(
     return SOME if unreadable or failed else ALL
 
 
-def _otlp(tracking_uri: str) -> Callable[[], Sequence[Destination]]:
+def _otlp(tracking_uri: str | None) -> Callable[[], Sequence[Destination]]:
     """What makes the OTLP destination of the environment. Raises ValueError if there is none."""
     from inspect_mlflow.tracing import same_endpoint
     from otel_bridge.otlp import otlp_target
@@ -102,7 +106,7 @@ def _otlp(tracking_uri: str) -> Callable[[], Sequence[Destination]]:
     target = otlp_target()
     if target is None:
         raise ValueError("--otlp: there is no OTLP endpoint: set OTEL_EXPORTER_OTLP_ENDPOINT")
-    if same_endpoint(target.traces_url, tracking_uri):
+    if tracking_uri is not None and same_endpoint(target.traces_url, tracking_uri):
         raise ValueError(f"--otlp: {target.traces_url} is this MLflow, which has the spans anyway")
     name = f"OTLP {target.traces_url}"
     return lambda: [Destination(name, target.open, wait_for_room=True)]
@@ -133,7 +137,7 @@ def _checker(settings: MLflowSettings, *, runs: bool, traces: bool) -> Importer:
 
 
 def _say_checked(
-    console: Console, checker: Importer, result: Imported, place: str, unreadable: bool
+    console: Console, checker: Importer, result: Imported, place: str | None, unreadable: bool
 ) -> int:
     from inspect_mlflow.check import Checker
 
@@ -158,9 +162,10 @@ def _say_checked(
     return SOME if findings.total or result.failures or unreadable or lost else ALL
 
 
-def _say(console: Console, result: Imported, place: str) -> None:
+def _say(console: Console, result: Imported, place: str | None) -> None:
+    done = "sent" if place is None else f"imported into {place}"
     console.print(
-        f"{result.logs} logs with {result.samples} samples imported into {place}.",
+        f"{result.logs} logs with {result.samples} samples {done}.",
         highlight=False,
         soft_wrap=True,
     )

@@ -118,6 +118,7 @@ OTLP = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://localhost:5000"}
     ("arguments", "environ", "said"),
     [
         (["--otlp"], {}, "there is no OTLP endpoint"),
+        (["--otlp", "--no-traces"], OTLP, "does not go with --no-traces"),
         (
             ["--otlp"],
             {**OTLP, "OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"},

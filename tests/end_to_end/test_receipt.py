@@ -5,12 +5,15 @@ from pathlib import Path
 
 import anyio
 import pytest
+from click.testing import CliRunner
 
 from inspect_mlflow import session
+from inspect_mlflow.cli import main
 from inspect_mlflow.config import load_settings
+from otel_bridge.replay import replay
 from tests.end_to_end.test_import import run_import
 from tests.support.evals import TASKS, run_inspect
-from tests.support.sink import OtlpSink
+from tests.support.sink import Behaviour, OtlpSink
 from tests.support.state import state_of
 
 
@@ -72,3 +75,27 @@ def test_a_receipt_that_is_not_taken_in_time_is_said(
         f"{begun.connection.name} has everything but the tags inspect.receipt.…: "
         "no answer within 0.2 seconds"
     )
+
+
+def test_without_mlflow_the_command_sends_the_spans_alone(
+    otlp_sink: OtlpSink, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environ = {
+        "MLFLOW_INSPECT_TRACING": "true",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": otlp_sink.http_endpoint,
+    }
+    otlp_sink.behave(Behaviour(status=401, message="no key"))
+    run = run_inspect(["eval", TASKS / "tool_loop.py"], cwd=tmp_path, env=environ)
+    (command,) = re.findall(r"^inspect-mlflow (import --otlp .*)$", run.output, re.MULTILINE)
+
+    otlp_sink.behave()
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(main, command.split(), env={**environ, "COLUMNS": "300"})
+    assert result.exit_code == 0, result.output
+    expected = {
+        f"{span.span_id:016x}": (span.start_ns, span.end_ns) for span in replay(run.log().location)
+    }
+    sent = {span.span_id: (span.start_ns, span.end_ns) for span in otlp_sink.spans()}
+    assert sent == expected
+    assert "1 logs with 3 samples sent." in result.output
+    assert f"{len(expected)} spans to OTLP {otlp_sink.http_endpoint}/v1/traces" in result.output
