@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AliasChoices, Field, ValidationError, field_validator
+from pydantic import AliasChoices, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from otel_bridge.values import Capture
@@ -25,7 +25,7 @@ def _env(*names: str) -> AliasChoices:
 
 
 class MLflowSettings(BaseSettings):
-    """What the two hooks do, from the environment; see `load_settings`.
+    """What the two hooks do, from the environment or from keyword arguments.
 
     Every setting has a variable under the prefix `INSPECT_MLFLOW_`; some also have one of
     MLflow's own or an older one, which the prefixed variable overrules.
@@ -86,6 +86,14 @@ class MLflowSettings(BaseSettings):
         True, validation_alias=_env("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT")
     )
     """Prompts, completions, tool arguments and results in spans and assessments."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_name(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Arguments have the names of fields, which are no names of variables."""
+        given = {name: value for name, value in values.items() if name in cls.model_fields}
+        found = {name: value for name, value in values.items() if name not in given}
+        return found | {_variables(name)[0]: value for name, value in given.items()}
 
     @field_validator("tracking_uri")
     @classmethod
@@ -185,7 +193,7 @@ def load_settings(**overrides: Any) -> tuple[MLflowSettings, list[Problem]]:
     if overrides.get("experiment_name"):
         overrides.setdefault("experiment_id", None)
     try:
-        return _settings(overrides), []
+        return MLflowSettings(**overrides), []
     except ValidationError as error:
         problems: dict[str, Problem] = {}
         for detail in error.errors():
@@ -194,12 +202,7 @@ def load_settings(**overrides: Any) -> tuple[MLflowSettings, list[Problem]]:
                 continue
             problems[field] = _problem(field, detail, given=field in overrides)
         defaults = {name: MLflowSettings.model_fields[name].default for name in problems}
-        return _settings({**overrides, **defaults}), list(problems.values())
-
-
-def _settings(values: Mapping[str, Any]) -> MLflowSettings:
-    """By field name. The settings themselves know only variables: a name would be one too."""
-    return MLflowSettings(**{_variables(name)[0]: value for name, value in values.items()})
+        return MLflowSettings(**{**overrides, **defaults}), list(problems.values())
 
 
 def _variables(field: str) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,7 +34,9 @@ def test_what_is_given_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INSPECT_MLFLOW_TRACKING_URI", "http://ours")
     monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "77")
     assert load_settings()[0].experiment == "77"
-    settings, _ = load_settings(tracking_uri="http://given", experiment_name="mine")
+    given: dict[str, Any] = {"tracking_uri": "http://given"}
+    assert MLflowSettings(**given).tracking_uri == "http://given"
+    settings, _ = load_settings(**given, experiment_name="mine")
     assert settings.tracking_uri == "http://given"
     assert (settings.experiment_id, settings.experiment) == (None, "mine")
 
