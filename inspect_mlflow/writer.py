@@ -535,8 +535,7 @@ class RunWriter:
         if calls is not None and has_samples(log):
             metrics |= call_totals(calls)
         self._log_metrics(run_id, _at(ended_ns, metrics))
-        header = log.model_copy(update={"samples": None, "reductions": None})
-        self._ended[_task_key(log)] = (header, metrics)
+        self._ended[_task_key(log)] = (LogSource.of(log).header, metrics)
 
     def _upload(self, run_id: str, files: TaskFiles) -> None:
         self._await()

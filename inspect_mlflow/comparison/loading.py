@@ -202,7 +202,7 @@ def _from_samples(
         records.append(_record(sample, sample.error, full_content))
     return LoadedEval(
         name=name,
-        header=log.model_copy(update={"samples": None, "reductions": None}),
+        header=LogSource.of(log).header,
         samples=records,
         invalidated=invalidated,
         filtered=sample_filter is not None,
