@@ -36,6 +36,7 @@ class MlflowSpans(SpanExporter):
     def __init__(self, experiment_id: str) -> None:
         self._conversations = Conversations()
         self._summaries = TraceSummaries(experiment_id)
+        self._mistakes: set[type[Exception]] = set()
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Deal with a batch."""
@@ -50,9 +51,11 @@ class MlflowSpans(SpanExporter):
         """A span with its overlay. What is only there to be looked at never costs the span."""
         try:
             return with_overlay(span, self._conversations.of(span))
-        except Exception as error:  # a mistake of ours: said, and the span goes as it is
-            logger.warning("%s: MLflow shows it without details", span.name, exc_info=error)
-            return span
+        except Exception as error:  # a mistake of ours: said once per kind, like a thread's
+            if type(error) not in self._mistakes:
+                self._mistakes.add(type(error))
+                logger.warning("%s: MLflow shows it without details", span.name, exc_info=error)
+            return span  # as it is
 
     def _summarized(self, span: ReadableSpan) -> list[TraceSummary]:
         try:

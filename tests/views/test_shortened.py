@@ -92,6 +92,7 @@ def test_a_mistake_in_the_overlay_costs_no_span(
         kept.export(spans)
     assert kept.spans == spans
     assert f"{spans[0].name}: MLflow shows it without details" in caplog.text
+    assert len(caplog.records) == 1  # not one for each span
 
 
 def test_a_summary_that_can_not_be_made_is_counted(
